@@ -1,0 +1,3 @@
+"""Modelyard: a model ships on evidence."""
+
+__version__ = "0.1.0"

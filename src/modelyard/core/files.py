@@ -1,0 +1,94 @@
+"""Files that are either whole or absent, and paths that cannot leave their folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from modelyard.core.errors import StoreBusy, StoreError
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Writes a file so that a reader, or a crash at any moment, sees the old bytes or the new, never a part.
+
+    The bytes are on disk (fsync of file and folder) when this returns. A full disk or a missing right
+    raises `StoreError` and leaves the old file as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(mode)
+            Path(name).replace(path)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write {path}",
+                value=error.strerror or str(error),
+                fix="free some space or check the folder's rights, then run again",
+            ) from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a folder's entries durable (a rename is not, until its folder is synced)."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def inside(root: Path, name: str) -> Path:
+    """The path of `name` under `root`; refuses absolute names, `..`, backslashes and symbolic links.
+
+    Raises `ValueError`, before anything is touched, when the name could lead out of `root`.
+    """
+    pure = PurePosixPath(name)
+    if not name or "\\" in name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
+        raise ValueError(f"{name!r} is not a plain relative name")
+    path = root.joinpath(*pure.parts)
+    walked = root
+    for part in pure.parts:
+        walked = walked / part
+        if walked.is_symlink():
+            raise ValueError(f"{name!r} passes through a symbolic link")
+    return path
+
+
+@contextmanager
+def file_lock(path: Path, *, wait: float = 30.0, what: str = "the store") -> Iterator[None]:
+    """Holds an advisory lock on a file; the kernel lets go of it when the process dies, however it dies.
+
+    Raises `StoreBusy` when another process still holds it after `wait` seconds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise StoreBusy(
+                        f"{what} is locked by another process",
+                        value=str(path),
+                        rule=f"a lock is waited for {wait:g} s",
+                        fix="wait for the other command to end, or stop it",
+                    ) from None
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(handle)

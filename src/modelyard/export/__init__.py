@@ -1,0 +1,1 @@
+"""Places that a model can be taken to, one target a file."""

@@ -1,0 +1,1 @@
+"""ONNX graphs: read strictly, run through one protocol, converted from what was trained."""

@@ -1,0 +1,1 @@
+"""Windows of the prediction log held against the release's own profile."""

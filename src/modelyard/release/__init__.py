@@ -1,0 +1,1 @@
+"""Immutable signed releases, and the endpoints whose traffic they carry."""

@@ -1,0 +1,1 @@
+"""The prediction service: a pure plane behind thin doors."""
