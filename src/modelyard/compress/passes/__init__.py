@@ -1,0 +1,1 @@
+"""One pass a file: a model in, a smaller or faster model out."""
