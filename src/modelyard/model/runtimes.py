@@ -1,0 +1,9 @@
+"""The engines that are known, built in or brought by a plugin."""
+
+from __future__ import annotations
+
+from modelyard.core.names import Plugins
+from modelyard.model.onnx_runtime import OnnxRuntime
+from modelyard.model.runtime import Runtime
+
+RUNTIMES: Plugins[Runtime] = Plugins("modelyard.runtimes", {"onnxruntime": OnnxRuntime()})
