@@ -1,0 +1,1 @@
+"""Checks: evidence for one test of the score a file."""
