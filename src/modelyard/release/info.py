@@ -1,0 +1,90 @@
+"""What `release.json` says: the release's name and version, what it was made from, how to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from modelyard.core.clock import from_iso
+from modelyard.core.digest import JSON, Digest, finite, is_digest
+from modelyard.core.errors import ReleaseError
+from modelyard.core.names import NAME_RULE, is_name
+
+FORMAT = 1
+"""Version of the bundle's format: its list of files and the fields of `release.json`.
+
+Raised when a reader of the version before would misread a new bundle; readers of all versions up to
+this one stay, and `tests/formats` keeps a bundle of each."""
+
+TASKS = ("classification", "regression")
+_VERSION_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseInfo:
+    """One release's identity. `created` is RFC 3339 in UTC.
+
+    `lineage` holds the digests it was made from (`snapshot`, `contract`, `code`, `model`, `project`, ...)
+    and `options` what the endpoint and the runtime need (`threads`, `max_batch`, ...), plain JSON.
+    """
+
+    name: str
+    version: int
+    created: str
+    task: str
+    labels: tuple[str, ...] = ()
+    lineage: Mapping[str, Digest] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, JSON] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise ReleaseError("the release's name is wrong", value=self.name, rule=NAME_RULE)
+        if isinstance(self.version, bool) or not 1 <= self.version <= _VERSION_MAX:
+            raise ReleaseError("the release's version is wrong", value=self.version,
+                               rule="a whole number from 1")  # fmt: skip
+        if self.task not in TASKS:
+            raise ReleaseError("the release's task is wrong", value=self.task, rule=" or ".join(TASKS))
+        if (self.task == "classification") != bool(self.labels):
+            raise ReleaseError("the release's labels do not fit its task", value=self.labels,
+                               rule="labels for classification, none for regression")  # fmt: skip
+        for part, digest in self.lineage.items():
+            if not is_digest(digest):
+                raise ReleaseError(f"the release's lineage names no digest for {part!r}", value=digest,
+                                   rule="sha256: and 64 hex digits")  # fmt: skip
+        try:
+            from_iso(self.created)
+        except ValueError as error:
+            raise ReleaseError("the release's time is wrong", value=self.created, rule="RFC 3339") from error
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "version": self.version,
+            "created": self.created,
+            "task": self.task,
+            "labels": list(self.labels),
+            "lineage": dict(self.lineage),
+            "options": finite(dict(self.options)),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> ReleaseInfo:
+        """The identity that `to_json` wrote; raises `ReleaseError` for anything else."""
+        if value.get("format") != FORMAT:
+            raise ReleaseError("the bundle has a format that is not known", value=value.get("format"),
+                               rule=f"format {FORMAT}", fix="upgrade modelyard where it is read")  # fmt: skip
+        try:
+            return ReleaseInfo(
+                name=str(value["name"]),
+                version=int(value["version"]),
+                created=str(value["created"]),
+                task=str(value["task"]),
+                labels=tuple(str(label) for label in value["labels"]),
+                lineage=MappingProxyType({str(key): str(item) for key, item in value["lineage"].items()}),
+                options=MappingProxyType(dict(value["options"])),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ReleaseError("release.json is not complete", value=error) from error
