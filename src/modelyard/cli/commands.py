@@ -1,0 +1,43 @@
+"""Every command: its name, the file it lives in and one line about it. Nothing is imported to list them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """Where a command lives and what it is for."""
+
+    module: str
+    about: str
+    group: str
+
+
+_START, _LOOP, _TRAFFIC, _WATCH, _STORE = (
+    "Start here",
+    "The loop, step by step",
+    "Releases and traffic",
+    "Watch",
+    "The store",
+)
+
+COMMANDS: dict[str, Command] = {
+    "init": Command("init", "Write a project that runs as it is.", _START),
+    "check": Command("check", "Check the project without running it.", _START),
+    "run": Command("run", "Run the loop: data to a monitored service.", _START),
+    "why": Command("why", "Say which steps would run, and why.", _START),
+    "data": Command("step", "Load, check, split and profile the data.", _LOOP),
+    "train": Command("step", "Search the hyper-parameters and fit.", _LOOP),
+    "compress": Command("step", "Make the model smaller and faster, on evidence.", _LOOP),
+    "validate": Command("step", "Hold the model against every requirement.", _LOOP),
+    "release": Command("step", "Build and sign an immutable release.", _LOOP),
+    "serve": Command("serve", "Start, stop or look at the prediction service.", _TRAFFIC),
+    "releases": Command("releases", "List the releases.", _TRAFFIC),
+    "endpoint": Command("endpoint", "Show or change who answers: set, promote, roll back.", _TRAFFIC),
+    "monitor": Command("monitor", "Judge the live predictions.", _WATCH),
+    "report": Command("report", "Write the report, one HTML page.", _WATCH),
+    "score": Command("score", "The ML Test Score, from evidence.", _WATCH),
+    "ledger": Command("ledger", "Verify, show or export the evidence.", _STORE),
+    "export": Command("export", "Write a release for use elsewhere.", _STORE),
+    "completion": Command("completion", "Print the shell completion script.", _STORE),
+}
