@@ -33,6 +33,8 @@ class Context:
     done: Mapping[str, StepRecord]
     command: str
     clock: Clock = field(default=SYSTEM_CLOCK)
+    memo: dict[str, Any] = field(default_factory=dict)
+    """What one command need not read twice (the source's table, say); shared by its steps, never stored."""
 
     def values(self, step: str) -> Mapping[str, Any]:
         """What an earlier step left."""
@@ -47,7 +49,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step. Its file `lifecycle/steps/<name>.py` holds `run(context, progress)` and perhaps `parts(context)`."""
+    """One step; `lifecycle/steps/<name>.py` holds its `run(context, progress)` and perhaps `parts(context)`."""
 
     name: str
     after: tuple[str, ...]
@@ -108,9 +110,10 @@ def run_loop(
     raises `StoreBusy`. After an interrupt the finished steps are kept, and the next run goes on from there.
     """
     done: dict[str, StepRecord] = {}
+    memo: dict[str, Any] = {}
     with file_lock(project.store_root / "run.lock", wait=5.0, what="this project's store"):
         for step in STEPS:
-            context = Context(project, store, done, command, clock)
+            context = Context(project, store, done, command, clock, memo)
             record, reasons = inspect(context, step)
             cached = record is not None and not reasons
             if record is None or reasons:
@@ -162,7 +165,7 @@ def _key(project: Project, step: Step) -> str:
 
 
 def _parts(context: Context, step: Step) -> dict[str, str]:
-    parts = {"[project] task": context.project.task}
+    parts: dict[str, str] = {"[project] task": context.project.task}
     for section in step.options:
         for key, value in document(context.project, section).items():
             parts[f"[{section}] {key}"] = json.dumps(value, sort_keys=True)
