@@ -49,7 +49,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step; `lifecycle/steps/<name>.py` holds its `run(context, progress)` and perhaps `parts(context)`."""
+    """One step; `steps/<name>.py` holds its `run(context, progress)` and perhaps `parts(context)`."""
 
     name: str
     after: tuple[str, ...]

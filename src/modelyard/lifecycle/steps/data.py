@@ -109,10 +109,10 @@ def _split(project: Project) -> Split:
 
 def _broken(project: Project, contract: Contract, found: Findings) -> Outcome:
     verdict = found.to_verdict("data.1")
-    count = len(found.findings)
+    broken = f"contract {short(contract.digest)} broken · findings: {len(found.findings)}"
     return Outcome(
         {"findings": found.to_json()},
-        f"{found.rows:,} rows · contract {short(contract.digest)} broken · {count} finding{'s' * (count > 1)}",
+        f"{found.rows:,} rows · {broken}",
         ((f"project:{project.name}", verdict),),
         stops=f"the data breaks {project.data.contract}: {verdict.why}",
     )

@@ -1,4 +1,4 @@
-"""Search the hyper-parameters, fit once more with the best, convert to ONNX and prove that it answers alike."""
+"""Search the hyper-parameters, fit with the best, convert to ONNX and prove that it answers alike."""
 
 from __future__ import annotations
 

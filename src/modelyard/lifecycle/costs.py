@@ -1,0 +1,26 @@
+"""What one answer of the model costs on this machine: latency, throughput, memory, size."""
+
+from __future__ import annotations
+
+from modelyard.core.spec import Tensors
+from modelyard.data.tensors import take
+from modelyard.measure.cost import latency, size, throughput
+from modelyard.measure.measurement import Measurement
+from modelyard.model.model import Model
+from modelyard.model.runtimes import RUNTIMES
+
+_BATCH = 32
+
+
+def model_costs(model: Model, tensors: Tensors) -> dict[str, Measurement]:
+    """Latency of one row and throughput of batches of 32 in the runtime alone, and the file's size."""
+    session = RUNTIMES.get("onnxruntime").load(model)
+    try:
+        one, many = take(tensors, slice(0, 1)), take(tensors, slice(0, _BATCH))
+        rows = len(next(iter(many.values())))
+        median, tail = latency(lambda: session.run(one), repeats=500, of="one row")
+        rate = throughput(lambda: session.run(many), rows, budget_seconds=0.5, of=f"batches of {rows}")
+    finally:
+        session.close()
+    measured = (median, tail, rate, size(model.onnx))
+    return {item.metric: item for item in measured}
