@@ -40,9 +40,7 @@ class Client:
         self._host, self._port, self._timeout = parts.hostname or "127.0.0.1", parts.port or 80, timeout
         self._local = local()
 
-    def post(
-        self, path: str, body: Any, headers: Mapping[str, str] | None = None
-    ) -> tuple[int, dict[str, Any]]:
+    def post(self, path: str, body: Any) -> tuple[int, dict[str, Any]]:
         """Status and decoded body; status 0 when the service could not be reached."""
         data = json.dumps(body).encode()
         connection = getattr(self._local, "connection", None)
@@ -50,7 +48,7 @@ class Client:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
             self._local.connection = connection
         try:
-            connection.request("POST", path, data, {"Content-Type": "application/json", **(headers or {})})
+            connection.request("POST", path, data, {"Content-Type": "application/json"})
             response = connection.getresponse()
             return response.status, json.loads(response.read() or b"{}")
         except (OSError, http.client.HTTPException, ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelyard.core.spec import Tensors
 from modelyard.data.tensors import take
-from modelyard.measure.cost import latency, size, throughput
+from modelyard.measure.cost import latency, peak_memory, size, throughput
 from modelyard.measure.measurement import Measurement
 from modelyard.model.model import Model
 from modelyard.model.runtimes import RUNTIMES
@@ -13,7 +13,9 @@ _BATCH = 32
 
 
 def model_costs(model: Model, tensors: Tensors) -> dict[str, Measurement]:
-    """Latency of one row and throughput of batches of 32 in the runtime alone, and the file's size."""
+    """Latency of one row and throughput of batches of 32 in the runtime alone, the file's size, and
+    the peak memory of a process that does nothing but load the model.
+    """
     session = RUNTIMES.get("onnxruntime").load(model)
     try:
         one, many = take(tensors, slice(0, 1)), take(tensors, slice(0, _BATCH))
@@ -22,5 +24,7 @@ def model_costs(model: Model, tensors: Tensors) -> dict[str, Measurement]:
         rate = throughput(lambda: session.run(many), rows, budget_seconds=0.5, of=f"batches of {rows}")
     finally:
         session.close()
-    measured = (median, tail, rate, size(model.onnx))
+    probe = "modelyard.lifecycle.memory_probe:load_model"
+    memory = peak_memory(probe, stdin=model.onnx, of="a process that loads it")
+    measured = (median, tail, rate, size(model.onnx), memory)
     return {item.metric: item for item in measured}

@@ -131,7 +131,7 @@ class _Reader:
             metric=options.metric,
             bound=self._bound(fail, key, options.metric, getattr(options, key)),
             direction="at_most" if key == "at_most" else "at_least",
-            where="release" if cost else "test",
+            where="service" if options.metric == "error_rate" else "release" if cost else "test",
             slice=options.slice,
             strict=options.strict,
         )

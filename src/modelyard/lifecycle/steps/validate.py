@@ -32,14 +32,15 @@ from modelyard.train.spec_tests import spec_tests
 
 
 def parts(context: Context) -> dict[str, str]:
-    """The user's files, the requirements and slices, and who serves now: the model is compared with it."""
+    """The user's files, the requirements and the slices.
+
+    The champion is not among them: a promotion changes it, and must not make its own evidence stale.
+    """
     project = context.project
-    champion = champion_of(context)
     return {
         **project_code(project.recipe_path),
         "[[requirement]]": repr(project.requirements),
         "[[slice]]": repr(project.slices),
-        "the champion": champion.release.info.lineage.get("model", "") if champion else "none",
     }
 
 
@@ -52,11 +53,12 @@ def run(context: Context, progress: Progress) -> Outcome:
     masks = slice_masks(project, test.table)
     progress(0.05, "requirements")
     costs = model_costs(model, test.tensors)
-    judged = [_require(item, costs, test.targets, answers, masks) for item in project.requirements]
+    offline = [item for item in project.requirements if item.where != "service"]
+    judged = [_require(item, costs, test.targets, answers, masks) for item in offline]
     measured = quality(project.train.metric, test.targets, answers, of="test")
     champion = champion_of(context)
     verdict = gate(
-        project.requirements,
+        offline,
         judged,
         champion=_against(context, champion, test.targets, answers),
         first=champion is None,
@@ -68,9 +70,8 @@ def run(context: Context, progress: Progress) -> Outcome:
     found: list[tuple[str, Verdict]] = [(model.digest, item) for item in judged]
     found.append((model.digest, Verdict("quality", True, show_measurement(measured), (measured,))))
     found.append((model.digest, verdict))
-    found += [
-        (model.digest, item) for item in run_checks(context, model, answers, judged, part(progress, 0.1, 0.4))
-    ]
+    checked = run_checks(context, model, answers, judged, part(progress, 0.1, 0.4))
+    found += [(model.digest, item) for item in checked]
     found += _specification(context, part(progress, 0.4, 0.8))
     found.append((context.values("train")["code"], rehearse(context, part(progress, 0.8, 1.0))))
     passed = sum(item.passed for item in judged)
@@ -106,22 +107,18 @@ def _against(
         return None
     theirs = champion.answer(part_of(context, "test").table)
     if theirs is None:
-        return Verdict(
-            "gate.champion", True, "the champion takes other inputs: compared by requirements only"
-        )
+        return Verdict("gate.champion", True, "the champion takes other inputs: only requirements compare")
     project = context.project
     return non_inferior(project.train.metric, truth, theirs, answers, project.gate.margin, of="champion")
 
 
 def _history(context: Context) -> list[Measurement]:
     """The quality of the releases so far, oldest first, as each was measured when it was validated."""
-    added = context.store.ledger.entries(claim="release.added")
-    models = [entry.body.get("lineage", {}).get("model") for entry in added]
-    entries = {entry.subject: entry for entry in context.store.ledger.entries(claim="quality")}
-    known = [Verdict.from_json(entries[model].body) for model in models if model in entries]
-    return [
-        item.measurements[0] for item in known if item.measurements[0].metric == context.project.train.metric
-    ]
+    ledger, name = context.store.ledger, context.project.train.metric
+    models = [entry.body.get("lineage", {}).get("model") for entry in ledger.entries(claim="release.added")]
+    entries = {entry.subject: entry for entry in ledger.entries(claim="quality")}
+    known = [Verdict.from_json(entries[model].body).measurements[0] for model in models if model in entries]
+    return [measured for measured in known if measured.metric == name]
 
 
 def _specification(context: Context, progress: Progress) -> list[tuple[str, Verdict]]:
