@@ -32,3 +32,10 @@ class Training:
     patience: int | None = None
     clip: float | None = None
     """The largest gradient norm; larger gradients are scaled down to it."""
+    precision: str = "32-true"
+    """As Lightning Fabric names it: `32-true`, `bf16-mixed`, `16-mixed`, ..."""
+    accelerator: str = "auto"
+    """As Lightning Fabric names it: `auto`, `cpu`, `cuda`, `mps`."""
+    threads: int = 1
+    """Threads of one training on a CPU. One gives the same weights on every machine of a kind, and does
+    not collapse when another process takes a core."""
