@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelyard.lifecycle.client import Client
+from modelyard.lifecycle.service import wait_for_generation
+from modelyard.measure.measurement import Verdict
 from modelyard.release.bundle import Bundle
 from modelyard.release.endpoint import Endpoints
 from modelyard.release.key import trusted_keys
@@ -30,11 +32,16 @@ class Stage:
     releases: tuple[Release, ...]
     client: Client
     endpoints: Endpoints
+    url: str
+
+    def wait(self, generation: int) -> float:
+        """Seconds until the service serves that generation."""
+        return wait_for_generation(self.url, ENDPOINT, generation)
 
 
 @contextmanager
 def stage(bundles: tuple[Bundle, ...], keys: Path, *, by: str) -> Iterator[Stage]:
-    """Serves bundles from a temporary store on a free port; the last one answers. All of it goes afterwards."""
+    """Serves bundles from a temporary store on a free port; the first one answers. All goes afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="modelyard-stage-"))
     store = open_store(folder / "store")
     try:
@@ -42,13 +49,16 @@ def stage(bundles: tuple[Bundle, ...], keys: Path, *, by: str) -> Iterator[Stage
         releases = tuple(registry.add(bundle, by=by) for bundle in bundles)
         endpoints = Endpoints(store)
         for release in releases:
-            endpoints.set(ENDPOINT, Single(release.digest), why="rehearsal", by=by)
+            # A stage has no requirements: its gate is passed by having none, in a ledger that is thrown away.
+            gate = Verdict("infra.4", True, "a rehearsal: nobody is served")
+            store.ledger.append_verdict(release.digest, gate, by=by)
+        endpoints.set(ENDPOINT, Single(releases[0].digest), why="rehearsal", by=by)
         options = ServeOptions(
             state=folder / "service", root=folder / "store", endpoints=(ENDPOINT,), port=0, keys=keys
         )
         try:
             running = start(options)
-            yield Stage(store, releases, Client(running.url), endpoints)
+            yield Stage(store, releases, Client(running.url), endpoints, running.url)
         finally:
             stop(folder / "service")
     finally:
