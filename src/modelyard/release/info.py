@@ -42,17 +42,24 @@ class ReleaseInfo:
         if not is_name(self.name):
             raise ReleaseError("the release's name is wrong", value=self.name, rule=NAME_RULE)
         if isinstance(self.version, bool) or not 1 <= self.version <= _VERSION_MAX:
-            raise ReleaseError("the release's version is wrong", value=self.version,
-                               rule="a whole number from 1")  # fmt: skip
+            raise ReleaseError(
+                "the release's version is wrong", value=self.version, rule="a whole number from 1"
+            )
         if self.task not in TASKS:
             raise ReleaseError("the release's task is wrong", value=self.task, rule=" or ".join(TASKS))
         if (self.task == "classification") != bool(self.labels):
-            raise ReleaseError("the release's labels do not fit its task", value=self.labels,
-                               rule="labels for classification, none for regression")  # fmt: skip
+            raise ReleaseError(
+                "the release's labels do not fit its task",
+                value=self.labels,
+                rule="labels for classification, none for regression",
+            )
         for part, digest in self.lineage.items():
             if not is_digest(digest):
-                raise ReleaseError(f"the release's lineage names no digest for {part!r}", value=digest,
-                                   rule="sha256: and 64 hex digits")  # fmt: skip
+                raise ReleaseError(
+                    f"the release's lineage names no digest for {part!r}",
+                    value=digest,
+                    rule="sha256: and 64 hex digits",
+                )
         try:
             from_iso(self.created)
         except ValueError as error:
@@ -74,8 +81,12 @@ class ReleaseInfo:
     def from_json(value: Mapping[str, Any]) -> ReleaseInfo:
         """The identity that `to_json` wrote; raises `ReleaseError` for anything else."""
         if value.get("format") != FORMAT:
-            raise ReleaseError("the bundle has a format that is not known", value=value.get("format"),
-                               rule=f"format {FORMAT}", fix="upgrade modelyard where it is read")  # fmt: skip
+            raise ReleaseError(
+                "the bundle has a format that is not known",
+                value=value.get("format"),
+                rule=f"format {FORMAT}",
+                fix="upgrade modelyard where it is read",
+            )
         try:
             return ReleaseInfo(
                 name=str(value["name"]),

@@ -88,12 +88,13 @@ def signing_key(folder: Path) -> SigningKey:
 
 
 def trusted_keys(folder: Path) -> tuple[TrustedKey, ...]:
-    """The public keys in the folder's `trusted/*.pem`, sorted by file name; none when there is no such folder.
+    """The public keys in the folder's `trusted/*.pem`, sorted by file name; none without such a folder.
 
     Raises `ReleaseError` naming the file that is not an Ed25519 public key in PEM.
     """
-    return tuple(parse_public(path.read_bytes(), where=str(path))
-                 for path in sorted((folder / TRUSTED).glob("*.pem")))  # fmt: skip
+    return tuple(
+        parse_public(path.read_bytes(), where=str(path)) for path in sorted((folder / TRUSTED).glob("*.pem"))
+    )
 
 
 def trust(folder: Path, pem: bytes) -> TrustedKey:
@@ -110,8 +111,9 @@ def parse_public(pem: bytes, *, where: str) -> TrustedKey:
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ReleaseError("this is not a public key", where=where, rule="Ed25519 in PEM") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise ReleaseError("this key is of another kind", where=where, value=type(key).__name__,
-                           rule="Ed25519 in PEM")  # fmt: skip
+        raise ReleaseError(
+            "this key is of another kind", where=where, value=type(key).__name__, rule="Ed25519 in PEM"
+        )
     return TrustedKey(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 
@@ -131,8 +133,12 @@ def _create(path: Path) -> None:
     except FileExistsError:
         return
     except OSError as error:
-        raise ReleaseError("the signing key cannot be written", where=str(path), value=error.strerror,
-                           fix="check the folder's rights and free space") from error  # fmt: skip
+        raise ReleaseError(
+            "the signing key cannot be written",
+            where=str(path),
+            value=error.strerror,
+            fix="check the folder's rights and free space",
+        ) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -141,24 +147,37 @@ def _load(path: Path) -> SigningKey:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
-        raise ReleaseError("the signing key cannot be opened", where=str(path), value=error.strerror,
-                           rule="a plain file, no link") from error  # fmt: skip
+        raise ReleaseError(
+            "the signing key cannot be opened",
+            where=str(path),
+            value=error.strerror,
+            rule="a plain file, no link",
+        ) from error
     with os.fdopen(handle, "rb") as file:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
-            raise ReleaseError("the signing key belongs to someone else", where=str(path),
-                               rule="a plain file of the user who signs")  # fmt: skip
+            raise ReleaseError(
+                "the signing key belongs to someone else",
+                where=str(path),
+                rule="a plain file of the user who signs",
+            )
         if facts.st_mode & 0o077:
-            raise ReleaseError("the signing key can be read by others", where=str(path),
-                               value=oct(stat.S_IMODE(facts.st_mode)), rule="mode 0600",
-                               fix=f"run chmod 600 {path}, and make a new key if others had access")  # fmt: skip
+            raise ReleaseError(
+                "the signing key can be read by others",
+                where=str(path),
+                value=oct(stat.S_IMODE(facts.st_mode)),
+                rule="mode 0600",
+                fix=f"run chmod 600 {path}, and make a new key if others had access",
+            )
         pem = file.read(_PEM_MAX)
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ReleaseError("this is not a private key", where=str(path),
-                           rule="Ed25519 in PEM, without a password") from error  # fmt: skip
+        raise ReleaseError(
+            "this is not a private key", where=str(path), rule="Ed25519 in PEM, without a password"
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise ReleaseError("this key is of another kind", where=str(path), value=type(key).__name__,
-                           rule="Ed25519 in PEM")  # fmt: skip
+        raise ReleaseError(
+            "this key is of another kind", where=str(path), value=type(key).__name__, rule="Ed25519 in PEM"
+        )
     return SigningKey(key)

@@ -136,7 +136,7 @@ def route(policy: Policy, key: str) -> Route:
 
 
 def place(salt: str, key: str) -> float:
-    """Where a key stands between 0 and 1 (1 excluded): 53 bits of SHA-256, so every float step is equally likely.
+    """Where a key stands between 0 and 1 (1 excluded): 53 bits of SHA-256 over salt and key.
 
     >>> place("", "a") == place("", "a"), 0.0 <= place("s", "a") < 1.0
     (True, True)
@@ -170,19 +170,24 @@ def policy_from_json(value: Mapping[str, Any]) -> Policy:
             return Shadow(str(value["champion"]), str(value["candidate"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ReleaseError("a traffic policy is not complete", value=dict(value)) from error
-    raise ReleaseError("a traffic policy is of no known kind", value=value["kind"],
-                       rule="single, canary or shadow")  # fmt: skip
+    raise ReleaseError(
+        "a traffic policy is of no known kind", value=value["kind"], rule="single, canary or shadow"
+    )
 
 
 def _check_digests(**releases: str) -> None:
     for field, release in releases.items():
         if not is_digest(release):
-            raise ReleaseError(f"the policy's {field} is not a release digest", value=release,
-                               rule="sha256: and 64 hex digits",
-                               fix="list the releases with: modelyard releases")  # fmt: skip
+            raise ReleaseError(
+                f"the policy's {field} is not a release digest",
+                value=release,
+                rule="sha256: and 64 hex digits",
+                fix="list the releases with: modelyard releases",
+            )
 
 
 def _check_differ(champion: Digest, candidate: Digest) -> None:
     if champion == candidate:
-        raise ReleaseError("champion and candidate are the same release", value=champion,
-                           rule="two different releases")  # fmt: skip
+        raise ReleaseError(
+            "champion and candidate are the same release", value=champion, rule="two different releases"
+        )
