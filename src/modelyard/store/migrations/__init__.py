@@ -1,0 +1,1 @@
+"""The Alembic migrations of the records and the ledger. A released one is never changed."""
