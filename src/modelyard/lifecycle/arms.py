@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,46 +16,53 @@ _TOLERANCE = 1e-3
 """The largest difference of an output that still counts as the same answer (of another batch, say)."""
 
 
-def count_arm(
-    answered: Sequence[Answered],
-    release: str,
-    truth: npt.NDArray[Any],
-    expected: npt.NDArray[Any] | None,
-    labels: tuple[str, ...],
-) -> Arm:
-    """What one release did: requests, errors, disagreements with training's answers, wrong labels.
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Of each replayed row: its label or value, and what the candidate answered in training.
 
-    A request that failed before a release is known counts against every arm: nobody may hide it.
+    `tolerance` is the error beyond which a regression's answer is a miss, in the target's unit.
+    """
+
+    targets: npt.NDArray[Any]
+    expected: npt.NDArray[Any]
+    labels: tuple[str, ...]
+    tolerance: float
+
+    def misses(self, row: int, answer: npt.NDArray[Any]) -> bool:
+        """Whether an answer `[K]` or `[1]` is wrong for its row."""
+        if self.labels:
+            return int(np.argmax(answer)) != int(self.targets[row])
+        return abs(float(answer[0]) - float(self.targets[row])) > self.tolerance
+
+
+def count_arm(answered: Sequence[Answered], release: str, truth: Truth, *, compare: bool) -> Arm:
+    """What one release did: requests, errors, misses and, if asked, disagreements with training's answers.
+
+    A request that failed before a release was known counts against every arm: nobody may hide it.
     """
     mine = [item for item in answered if not item.ok or item.body.get("release") == release]
-    good = [item for item in mine if item.ok]
-    differs = 0
-    if expected is not None:
-        differs = sum(not _agrees(item, expected[item.row], labels) for item in good)
-    misses = 0
-    if labels:
-        misses = sum(item.body["predictions"][0]["label"] != labels[int(truth[item.row])] for item in good)
+    good = [(item.row, main_answer(item.body["predictions"][0], truth.labels)) for item in mine if item.ok]
+    differs = sum(
+        not np.allclose(answer, truth.expected[row], rtol=_TOLERANCE, atol=_TOLERANCE) for row, answer in good
+    )
     return Arm(
         requests=len(mine),
         errors=len(mine) - len(good),
-        compared=len(good) if expected is not None else 0,
-        disagreements=differs,
-        labelled=len(good) if labels else 0,
-        misses=misses,
+        compared=len(good) if compare else 0,
+        disagreements=differs if compare else 0,
+        labelled=len(good),
+        misses=sum(truth.misses(row, answer) for row, answer in good),
     )
 
 
-def offline_arm(truth: npt.NDArray[Any], expected: npt.NDArray[Any]) -> Arm:
+def offline_arm(truth: Truth, rows: Sequence[int]) -> Arm:
     """The model as it answered in training, as the arm that a first release is compared with."""
-    rows = len(truth)
-    classes = expected.ndim == 2 and expected.shape[1] > 1
-    misses = int(np.sum(expected.argmax(axis=1) != truth)) if classes else 0
-    return Arm(requests=rows, compared=rows, labelled=rows if classes else 0, misses=misses)
+    misses = sum(truth.misses(row, truth.expected[row]) for row in rows)
+    return Arm(requests=len(rows), compared=len(rows), labelled=len(rows), misses=misses)
 
 
-def _agrees(item: Answered, expected: npt.NDArray[Any], labels: tuple[str, ...]) -> bool:
-    prediction = item.body["predictions"][0]
+def main_answer(prediction: dict[str, Any], labels: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    """The numbers of one plain-rows prediction: probabilities in the order of the labels, or the value."""
     if labels:
-        got = [float(prediction["probabilities"][label]) for label in labels]
-        return bool(np.allclose(got, expected, atol=_TOLERANCE))
-    return bool(np.allclose(float(prediction["prediction"]), expected, rtol=_TOLERANCE, atol=_TOLERANCE))
+        return np.array([float(prediction["probabilities"][label]) for label in labels])
+    return np.array([float(prediction["prediction"])])

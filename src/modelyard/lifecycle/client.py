@@ -37,6 +37,7 @@ class Client:
 
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
         parts = urlsplit(url)
+        self.url = url
         self._host, self._port, self._timeout = parts.hostname or "127.0.0.1", parts.port or 80, timeout
         self._local = local()
 

@@ -14,6 +14,7 @@ from modelyard.core.progress import Progress
 from modelyard.data.profile import profile
 from modelyard.data.tensors import take
 from modelyard.data.validate import validate
+from modelyard.lifecycle.arms import main_answer
 from modelyard.lifecycle.loop import Context
 from modelyard.lifecycle.parts import contract_of, dataset_of, part_of, recipe_of
 from modelyard.lifecycle.rows import plain_rows
@@ -122,10 +123,3 @@ def _ask(context: Context, bundle: Bundle, model: Any) -> None:
             got = main_answer(answered.body["predictions"][0], model.labels)
             if not np.allclose(got, expected[number], atol=1e-4):
                 raise ModelyardError("an answer differs from training's", value=got)
-
-
-def main_answer(prediction: Mapping[str, Any], labels: tuple[str, ...]) -> list[float]:
-    """The numbers of one plain-rows prediction: probabilities in the order of the labels, or the value."""
-    if labels:
-        return [float(prediction["probabilities"][label]) for label in labels]
-    return [float(prediction["prediction"])]

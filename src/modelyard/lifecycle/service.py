@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 import urllib.request
 
-from modelyard.core.digest import Digest
 from modelyard.core.errors import ServeError
-from modelyard.lifecycle.client import Client
 from modelyard.lifecycle.project import Project, expand
 from modelyard.serve.options import ServeOptions
 from modelyard.serve.service import Running, start
@@ -52,15 +50,4 @@ def wait_for_generation(url: str, endpoint: str, generation: int, *, wait: float
                 rule=f"within {wait:g} s",
                 fix="read the service's log: modelyard serve status",
             )
-        time.sleep(0.05)
-
-
-def probe(
-    client: Client, endpoint: str, row: dict[str, object], release: Digest, *, wait: float = 10.0
-) -> None:
-    """Asks until a release answers; raises `ServeError` when it does not."""
-    deadline = time.monotonic() + wait
-    while client.predict(endpoint, 0, row, "probe").body.get("release") != release:
-        if time.monotonic() > deadline:
-            raise ServeError(f"the release does not answer at {endpoint!r}", value=release)
         time.sleep(0.05)

@@ -1,0 +1,121 @@
+"""A canary on replayed held-out traffic: rows go to the real endpoint, the judge looks after each tenth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelyard.core.digest import Digest
+from modelyard.core.progress import Progress
+from modelyard.data.tensors import take
+from modelyard.lifecycle.arms import Truth, count_arm, offline_arm
+from modelyard.lifecycle.client import Answered, Client, replay
+from modelyard.lifecycle.loop import Context
+from modelyard.lifecycle.parts import Part, contract_of, model_of, part_of
+from modelyard.lifecycle.rows import plain_rows
+from modelyard.model.predict import predict
+from modelyard.model.runtimes import RUNTIMES
+from modelyard.release.canary import CanaryOptions, Decision, Trial, judge_canary
+
+_LOOKS = 10
+_TOLERATED = 0.8
+"""A regression's answer misses when its error is beyond this quantile of the errors in validation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What is replayed against whom. `champion` is the candidate itself where nobody serves yet: the
+    candidate is then compared with its own answers of training time."""
+
+    context: Context
+    candidate: Digest
+    champion: Digest
+    truth: Truth
+    rows: list[dict[str, Any]]
+    began: float
+
+    @property
+    def first(self) -> bool:
+        """Whether there is no other release to compare with."""
+        return self.candidate == self.champion
+
+    def conduct(self, client: Client, progress: Progress) -> tuple[Decision, list[Answered]]:
+        """Sends the rows, judging after each tenth; stops early only to roll back."""
+        endpoint, answered = self.context.project.endpoint_name, list[Answered]()
+        decision = self._judge(answered)
+        for look in np.array_split(np.arange(len(self.rows)), min(_LOOKS, len(self.rows))):
+            keys = [(int(row), self.rows[row], f"canary-{self.candidate[-8:]}-{row}") for row in look]
+            answered += replay(client, endpoint, keys)
+            progress(len(answered) / len(self.rows), f"canary: {len(answered)} requests")
+            decision = self._judge(answered)
+            if decision.action == "rollback":
+                break
+        return decision, answered
+
+    def feedback(self, client: Client, answered: list[Answered]) -> None:
+        """Reports the held-out labels by prediction id, as a client would once the truth is known."""
+        labels, targets = self.truth.labels, self.truth.targets
+        items = [
+            {
+                "id": item.body["predictions"][0]["id"],
+                **(
+                    {"label": labels[int(targets[item.row])]}
+                    if labels
+                    else {"value": float(targets[item.row])}
+                ),
+            }
+            for item in answered
+            if item.ok
+        ]
+        for start in range(0, len(items), 500):
+            client.feedback(self.context.project.endpoint_name, items[start : start + 500])
+
+    def _judge(self, answered: list[Answered]) -> Decision:
+        project = self.context.project
+        candidate = count_arm(answered, self.candidate, self.truth, compare=True)
+        champion = (
+            offline_arm(self.truth, [item.row for item in answered])
+            if self.first
+            else count_arm(answered, self.champion, self.truth, compare=False)
+        )
+        trial = Trial(
+            project.endpoint_name, self.champion, self.candidate, self.context.clock.now() - self.began
+        )
+        options = CanaryOptions(
+            error_margin=project.canary.error_margin,
+            quality_margin=project.canary.margin,
+            needed=("errors", "quality"),
+        )
+        return judge_canary(trial, champion, candidate, options)
+
+
+def replay_of(context: Context, candidate: Digest, champion: Digest | None, began: float) -> Replay:
+    """The held-out rows of the project, with what the candidate answered in training."""
+    part, contract = _limited(context), contract_of(context)
+    validation = part_of(context, "validation")
+    session = RUNTIMES.get("onnxruntime").load(model_of(context, "compress"))
+    try:
+        expected = predict(session, part.tensors)
+        seen = predict(session, validation.tensors)
+    finally:
+        session.close()
+    truth = Truth(
+        part.targets, expected, contract.labels, _tolerance(contract.labels, seen, validation.targets)
+    )
+    rows = plain_rows(part.tensors, contract, range(len(part.targets)))
+    return Replay(context, candidate, champion or candidate, truth, rows, began)
+
+
+def _limited(context: Context) -> Part:
+    part = part_of(context, "test")
+    rows = min(len(part.targets), context.project.canary.requests)
+    return Part(part.table.slice(0, rows), take(part.tensors, slice(0, rows)), part.targets[:rows])
+
+
+def _tolerance(labels: tuple[str, ...], answers: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
+    if labels:
+        return 0.0
+    return float(np.quantile(np.abs(answers.reshape(-1) - targets), _TOLERATED))
