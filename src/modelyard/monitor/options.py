@@ -28,7 +28,7 @@ class MonitorOptions:
     min_feedback: int = 50
     """Fewer labelled rows than this do not judge quality."""
     drift_floor: float = 0.1
-    """Smallest drift that matters: a Kolmogorov-Smirnov or total-variation distance, 0 to 1."""
+    """Smallest drift that matters: a Kolmogorov-Smirnov or Jensen-Shannon distance, 0 to 1."""
     missing_floor: float = 0.05
     """Smallest change of a missing rate that matters, as a difference of shares."""
     breach_max: float = 0.01
@@ -39,8 +39,8 @@ class MonitorOptions:
     """Age of a release in seconds from which it is stale; `None` sets no limit."""
     confidence: float = 0.95
     """Of the intervals that are shown."""
-    detectors: tuple[str, ...] = ("ks", "chi-square", "missing")
-    """Names in `monitor.detectors.DETECTORS`."""
+    detectors: tuple[str, ...] = ("ks", "fisher", "missing")
+    """Names in `monitor.detectors.catalogue`."""
     window_rows: int = 1000
     """A window closes when it holds so many rows ..."""
     window_seconds: float = 3600.0

@@ -9,6 +9,9 @@ from typing import Any
 from modelyard.measure.measurement import Verdict
 from modelyard.monitor.alarm import Alarm
 
+WINDOW = "monitor.window"
+"""The claim that a whole window could be judged and was quiet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unjudged:
@@ -30,7 +33,7 @@ class WindowReport:
     """One window, judged.
 
     `rows` are the rows seen, `since` and `until` seconds since 1970 of the first and last row, `look` the
-    number of this look (which fixes its share of the false-alarm budget) and `alpha` that share. `verdicts`
+    number of this look and `alpha` what it spent of the false-alarm budget (0: nothing tested). `verdicts`
     holds every claim that was decided, `alarms` those that failed, `unjudged` those left open.
     """
 
@@ -46,17 +49,17 @@ class WindowReport:
     @property
     def judged(self) -> bool:
         """Whether there were rows enough to judge the inputs."""
-        return bool(self.alpha)
+        return all(item.claim != WINDOW for item in self.unjudged)
 
     @property
     def quiet(self) -> bool:
         """Whether the window was judged and nothing fired."""
         return self.judged and not self.alarms
 
-    def to_verdict(self, claim: str = "monitor.window") -> Verdict:
+    def to_verdict(self, claim: str = WINDOW) -> Verdict:
         """The window as one verdict: passed when it was judged and no alarm fired."""
         if not self.judged:
-            why = self.unjudged[0].why if self.unjudged else "nothing was judged"
+            why = next(item.why for item in self.unjudged if item.claim == WINDOW)
         elif self.alarms:
             more = f" (and {len(self.alarms) - 1} more)" if len(self.alarms) > 1 else ""
             why = self.alarms[0].cause + more

@@ -1,0 +1,1 @@
+"""Detectors of drift, one a file."""
