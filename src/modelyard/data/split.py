@@ -1,4 +1,4 @@
-"""Which row trains, which validates and which tests: by a hash that any machine computes alike, or by time."""
+"""Which row trains, validates and tests: by a hash that every machine computes alike, or by time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -166,7 +166,7 @@ def _column_hashes(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
         values, missing = tensor_values(column)
         rows = np.ascontiguousarray(values).reshape(len(values), -1)
         width = rows.shape[1] * rows.dtype.itemsize
-        data = memoryview(rows.view(np.uint8).reshape(-1)) if rows.size else memoryview(b"")
+        data = memoryview(cast(Any, rows.view(np.uint8).reshape(-1) if rows.size else b""))
         hashes = np.fromiter(
             (_blake(data[place * width : (place + 1) * width]) for place in range(len(values))),
             dtype=np.uint64,
@@ -181,8 +181,8 @@ def _column_hashes(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
     distinct = np.array(
         [0, *(_blake(value.encode()) for value in encoded.dictionary.to_pylist())], dtype=np.uint64
     )
-    places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return distinct[places + 1]
+    places: npt.NDArray[Any] = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return np.asarray(distinct[places + 1], np.uint64)
 
 
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
