@@ -65,9 +65,7 @@ def run(context: Context, progress: Progress) -> Outcome:
         "lineage": lineage,
     }
     total = sum(len(data) for data in registry.fetch(release).files.values())
-    headline = (
-        f"{release.name} {release.version} · {short(release.digest)} · {show_size(total)} signed ed25519"
-    )
+    headline = f"{release.name} {release.version} · {short(release.digest)} · {show_size(total)}, signed"
     # The gate judged the model; its verdict is said of the release too, which is what may be served.
     return Outcome(values, headline, ((release.digest, gate),))
 
