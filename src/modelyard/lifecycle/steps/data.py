@@ -12,9 +12,9 @@ from modelyard.data.contract_file import read_contract, write_contract
 from modelyard.data.findings import Findings
 from modelyard.data.infer import infer
 from modelyard.data.profile import profile
-from modelyard.data.snapshot import PARTS, load_part, take_snapshot
+from modelyard.data.snapshot import load_part, take_snapshot
 from modelyard.data.source import Source, open_source
-from modelyard.data.split import HashSplit, Split, TimeSplit
+from modelyard.data.split import PARTS, HashSplit, Split, TimeSplit
 from modelyard.data.validate import validate
 from modelyard.lifecycle.loop import Context
 from modelyard.lifecycle.project import Project

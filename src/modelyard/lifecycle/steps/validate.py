@@ -27,6 +27,7 @@ from modelyard.measure.requirement import Requirement
 from modelyard.model.predict import predict
 from modelyard.model.runtimes import RUNTIMES
 from modelyard.release.gate import gate
+from modelyard.release.registry import Registry
 from modelyard.train.reproduce import reproduce
 from modelyard.train.spec_tests import spec_tests
 
@@ -115,7 +116,8 @@ def _against(
 def _history(context: Context) -> list[Measurement]:
     """The quality of the releases so far, oldest first, as each was measured when it was validated."""
     ledger, name = context.store.ledger, context.project.train.metric
-    models = [entry.body.get("lineage", {}).get("model") for entry in ledger.entries(claim="release.added")]
+    registry = Registry(context.store, ())
+    models = [release.lineage["model"] for release in registry.list(context.project.name)]
     entries = {entry.subject: entry for entry in ledger.entries(claim="quality")}
     known = [Verdict.from_json(entries[model].body).measurements[0] for model in models if model in entries]
     return [measured for measured in known if measured.metric == name]

@@ -1,0 +1,55 @@
+"""A line to paste into a shell, with a real row, and what the service answers to it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from modelyard.core.files import write_atomic
+from modelyard.lifecycle.client import Client
+from modelyard.lifecycle.project import Project
+from modelyard.lifecycle.rows import plain_rows
+from modelyard.release.endpoint import Endpoints
+from modelyard.release.key import trusted_keys
+from modelyard.release.load import load_release
+from modelyard.release.registry import Registry
+from modelyard.store.store import Store
+
+_INLINE = 400
+"""Longer bodies go to a file, so that the line stays a line."""
+
+
+def a_trial(project: Project, store: Store, url: str) -> tuple[str, str] | None:
+    """The command and its real answer; nothing when the service does not answer."""
+    registry = Registry(store, trusted_keys(project.keys))
+    release = load_release(
+        registry.fetch(registry.by_digest(Endpoints(store).show(project.endpoint_name).champion))
+    )
+    row = plain_rows(release.answers.inputs, release.contract, [0])[0]
+    status, body = Client(url).post(f"/predict/{project.endpoint_name}", {"rows": [row]})
+    if status != 200:
+        return None
+    payload = json.dumps({"rows": [row]}, ensure_ascii=False)
+    data = shlex.quote(payload)
+    if len(payload) > _INLINE:
+        path = project.store_root / "try.json"
+        write_atomic(path, payload.encode())
+        data = f"@{_near(path)}"
+    return f"curl -s {url}/predict/{project.endpoint_name} -d {data}", _short(body)
+
+
+def _near(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _short(body: dict[str, Any]) -> str:
+    prediction = dict(body["predictions"][0])
+    likely = sorted(prediction.get("probabilities", {}).items(), key=lambda item: -item[1])
+    if len(likely) > 3:
+        prediction["probabilities"] = {**dict(likely[:2]), "…": "…"}
+    return json.dumps(prediction, ensure_ascii=False)
