@@ -42,6 +42,13 @@ def prepare(estimator: Any, seed: int) -> Any:
     return estimator
 
 
+def again(estimator: Any) -> Any:
+    """An unfitted estimator with the same parameters."""
+    from sklearn.base import clone
+
+    return clone(estimator)
+
+
 def fit_estimator(estimator: Any, dataset: Dataset) -> tuple[str, ...]:
     """Fits in place on the training part, on one thread, and returns what the libraries warned of."""
     limits = require("threadpoolctl", extra="train")

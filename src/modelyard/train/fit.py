@@ -102,29 +102,43 @@ def fit_loaded(
     *,
     checkpoints: Path | None = None,
     progress: Progress = quiet,
+) -> Fitted:
+    """As `fit`, for a recipe that is loaded already."""
+    built = build(loaded, trial)
+    return fit_built(loaded, built, trial.params, dataset, checkpoints=checkpoints, progress=progress)
+
+
+def fit_built(
+    loaded: Loaded,
+    built: Any,
+    params: Mapping[str, Any],
+    dataset: Dataset,
+    *,
+    checkpoints: Path | None = None,
+    progress: Progress = quiet,
     on_epoch: OnEpoch | None = None,
 ) -> Fitted:
-    """As `fit`, for a recipe that is loaded already and a trial that may prune (through `on_epoch`)."""
+    """Trains what `build` returned; `on_epoch` may raise to give up (torch only)."""
     start = time.perf_counter()
-    recipe = loaded.recipe
-    judged = judge(recipe)
-    built = build(loaded, trial)
-    params = dict(trial.params)
-    code = recipe.code()
+    recipe, code = loaded.recipe, loaded.recipe.code()
     history: tuple[Mapping[str, float], ...] = ()
     notes: tuple[str, ...] = ()
+    trained: Any = built
     if isinstance(built, Training):
         from modelyard.train.answer import Answer
         from modelyard.train.loop import Surroundings, bare, train
 
-        trained: Any = Answer(built.module, dataset.train, dataset.train_targets, len(dataset.labels))
+        trained = Answer(built.module, dataset.train, dataset.train_targets, len(dataset.labels))
         identity = _identity(recipe, code, params, dataset, bare(built)) if checkpoints else ""
-        around = Surroundings(judged, recipe.seed, loaded.guard, identity, checkpoints, progress, on_epoch)
-        history = train(trained, built, dataset, around)
+        history = train(
+            trained,
+            built,
+            dataset,
+            Surroundings(judge(recipe), recipe.seed, loaded.guard, identity, checkpoints, progress, on_epoch),
+        )
     else:
         from modelyard.train.estimator import fit_estimator, prepare
 
-        trained = built
         with loaded.guard("fitting raised"), seeded(recipe.seed):
             notes = fit_estimator(prepare(trained, recipe.seed), dataset)
         progress(1.0, "fitted")
@@ -134,7 +148,7 @@ def fit_loaded(
         task=dataset.task,
         labels=dataset.labels,
         features=dataset.features,
-        params=params,
+        params=dict(params),
         history=history,
         seconds=time.perf_counter() - start,
         code=code,

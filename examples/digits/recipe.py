@@ -1,0 +1,47 @@
+"""A small convolutional network for digits: one function for tuning and for the final training."""
+
+import torch
+from torch import Tensor, nn
+
+from modelyard.train.training import Training
+
+
+class Shift(nn.Module):
+    """Moves each training image by up to `pixels` in both directions; does nothing in evaluation."""
+
+    def __init__(self, pixels: int):
+        super().__init__()
+        self.pixels = pixels
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.training or self.pixels == 0:
+            return images
+        size, reach = images.shape[-1], self.pixels
+        padded = nn.functional.pad(images, (reach,) * 4)
+        down, right = torch.randint(0, 2 * reach + 1, (2, len(images), 1), device=images.device)
+        line = torch.arange(size, device=images.device)
+        every = torch.arange(len(images), device=images.device)
+        return padded[every[:, None, None], 0, (down + line)[:, :, None], (right + line)[:, None, :]][:, None]
+
+
+def build(trial) -> Training:
+    """Two convolution blocks and a linear layer; the trial chooses their width and how they learn."""
+    channels = trial.suggest_categorical("channels", [8, 16, 24])
+    dropout = trial.suggest_float("dropout", 0.0, 0.5)
+    shift = trial.suggest_int("shift", 0, 2)
+    learning_rate = trial.suggest_float("learning_rate", 1e-3, 3e-2, log=True)
+    network = nn.Sequential(
+        Shift(shift),
+        nn.Conv2d(1, channels, 3, padding=1),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(channels, 2 * channels, 3, padding=1),
+        nn.BatchNorm2d(2 * channels),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(2 * channels * 7 * 7, 10),
+    )
+    return Training(network, learning_rate=learning_rate, epochs=10, batch_size=64, weight_decay=1e-3)
