@@ -161,8 +161,8 @@ def _read(handle: int, name: str) -> bytes:
             value=error.strerror,
             rule="a plain file, no link",
         ) from error
-    with os.fdopen(opened, "rb") as file:
-        facts = os.fstat(file.fileno())
+    try:
+        facts = os.fstat(opened)
         if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
             raise BundleTampered(
                 f"the file {name!r} is not a plain file",
@@ -171,7 +171,10 @@ def _read(handle: int, name: str) -> bytes:
             )
         if facts.st_size > LIMITS[name]:
             raise _too_large(name, facts.st_size)
-        data = file.read(LIMITS[name] + 1)
+        with os.fdopen(opened, "rb", closefd=False) as file:
+            data = file.read(LIMITS[name] + 1)
+    finally:
+        os.close(opened)
     if len(data) > LIMITS[name]:
         raise _too_large(name, len(data))
     return data
