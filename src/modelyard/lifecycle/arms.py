@@ -35,13 +35,19 @@ class Truth:
         return abs(float(answer[0]) - float(self.targets[row])) > self.tolerance
 
 
-def count_arm(answered: Sequence[Answered], release: str, truth: Truth, *, compare: bool) -> Arm:
+def count_arm(answered: Sequence[Answered], release: str, truth: Truth, *, once: int, compare: bool) -> Arm:
     """What one release did: requests, errors, misses and, if asked, disagreements with training's answers.
 
-    A request that failed before a release was known counts against every arm: nobody may hide it.
+    A request that failed before a release was known counts against every arm: nobody may hide it. Only
+    the first `once` requests count for quality: the rows after them are the same again.
     """
     mine = [item for item in answered if not item.ok or item.body.get("release") == release]
     good = [(item.row, main_answer(item.body["predictions"][0], truth.labels)) for item in mine if item.ok]
+    fresh = [
+        (item.row, main_answer(item.body["predictions"][0], truth.labels))
+        for item in answered[:once]
+        if item.ok and item.body.get("release") == release
+    ]
     differs = sum(
         not np.allclose(answer, truth.expected[row], rtol=_TOLERANCE, atol=_TOLERANCE) for row, answer in good
     )
@@ -50,15 +56,15 @@ def count_arm(answered: Sequence[Answered], release: str, truth: Truth, *, compa
         errors=len(mine) - len(good),
         compared=len(good) if compare else 0,
         disagreements=differs if compare else 0,
-        labelled=len(good),
-        misses=sum(truth.misses(row, answer) for row, answer in good),
+        labelled=len(fresh),
+        misses=sum(truth.misses(row, answer) for row, answer in fresh),
     )
 
 
-def offline_arm(truth: Truth, rows: Sequence[int]) -> Arm:
+def offline_arm(truth: Truth, rows: Sequence[int], *, once: int) -> Arm:
     """The model as it answered in training, as the arm that a first release is compared with."""
-    misses = sum(truth.misses(row, truth.expected[row]) for row in rows)
-    return Arm(requests=len(rows), compared=len(rows), labelled=len(rows), misses=misses)
+    misses = sum(truth.misses(row, truth.expected[row]) for row in rows[:once])
+    return Arm(requests=len(rows), compared=len(rows), labelled=len(rows[:once]), misses=misses)
 
 
 def main_answer(prediction: dict[str, Any], labels: tuple[str, ...]) -> npt.NDArray[np.float64]:

@@ -126,6 +126,35 @@ def texts(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Margin:
+    """How much worse is still as good: in the metric's unit, or a share of the value compared with.
+
+    >>> Margin(0.02).of(0.97), Margin(0.1, relative=True).of(58.0)
+    (0.02, 5.8)
+    """
+
+    amount: float
+    relative: bool = False
+
+    def of(self, value: float) -> float:
+        """The margin in the metric's unit, beside a value of the metric."""
+        return self.amount * abs(value) if self.relative else self.amount
+
+
+def margin(value: Any) -> Margin:
+    """A number in the metric's unit, or a share such as "5%"."""
+    rule = 'a number from 0 in the metric\'s unit, or a share such as "5%"'
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            return Margin(number(0, 1000)(float(value.strip()[:-1])) / 100, relative=True)
+        except ValueError:
+            raise Wrong(rule) from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise Wrong(rule)
+    return Margin(float(value))
+
+
 def project_path(value: Any) -> str:
     """A path inside the project's folder."""
     path = PurePosixPath(text(value))

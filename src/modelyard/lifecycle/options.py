@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelyard.lifecycle.option import (
+    Margin,
     duration,
     flag,
     fractions,
     function,
+    margin,
     maybe,
     name,
     number,
@@ -65,7 +67,7 @@ class CompressOptions:
         texts,
         ("graph", "int8-static", "int8-dynamic"),
     )
-    margin: float = option("how much of the metric a compressed model may lose", number(0, 1e9), 0.01)
+    margin: Margin | None = option("how much of the metric a compressed model may lose", margin, None)
     goal: str = option("what a pass must improve to be kept", one_of("speed", "size"), "speed")
 
 
@@ -95,8 +97,8 @@ class SliceOptions:
 class GateOptions:
     """`[gate]`: what a candidate must show before it may be released."""
 
-    margin: float = option("how much worse than the champion a candidate may be", number(0, 1e9), 0.01)
-    slide: float = option("how much the last five releases may lose together", number(0, 1e9), 0.02)
+    margin: Margin | None = option("how much worse than the champion a candidate may be", margin, None)
+    slide: Margin | None = option("how much the last five releases may lose together", margin, None)
     simpler_margin: float = option(
         "how much better than every baseline the model must be", number(-1e9, 1e9), 0.0
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modelyard.core.names import did_you_mean
+from modelyard.lifecycle.option import Margin
 from modelyard.lifecycle.options import (
     CanaryOptions,
     CompressOptions,
@@ -72,6 +73,12 @@ class Project:
     def keys(self) -> Path:
         """Where the signing key and the trusted public keys lie."""
         return self.store_root / "keys"
+
+    def margin(self, written: Margin | None) -> Margin:
+        """A margin as written, or the task's default: two points of a rate, a tenth of an error."""
+        if written is not None:
+            return written
+        return Margin(0.02) if self.task == "classification" else Margin(0.1, relative=True)
 
     @property
     def contract_path(self) -> Path:

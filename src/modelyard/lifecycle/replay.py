@@ -20,6 +20,9 @@ from modelyard.model.predict import predict
 from modelyard.model.runtimes import RUNTIMES
 from modelyard.release.canary import CanaryOptions, Decision, Trial, judge_canary
 
+AGAIN = "again-"
+"""Begins the ids of rows that are asked more than once; a monitor leaves them out."""
+
 _LOOKS = 10
 _TOLERATED = 0.8
 """A regression's answer misses when its error is beyond this quantile of the errors in validation."""
@@ -43,17 +46,28 @@ class Replay:
         return self.candidate == self.champion
 
     def conduct(self, client: Client, progress: Progress) -> tuple[Decision, list[Answered]]:
-        """Sends the rows, judging after each tenth; stops early only to roll back."""
+        """Sends every row once, judging after each tenth, and goes on until the judge has decided.
+
+        Few rows are sent again, under ids that begin with `AGAIN`: failures and disagreements are facts
+        about requests, so a row may be asked twice. Labels are not: quality counts first answers only.
+        """
         endpoint, answered = self.context.project.endpoint_name, list[Answered]()
-        decision = self._judge(answered)
-        for look in np.array_split(np.arange(len(self.rows)), min(_LOOKS, len(self.rows))):
-            keys = [(int(row), self.rows[row], f"canary-{self.candidate[-8:]}-{row}") for row in look]
-            answered += replay(client, endpoint, keys)
-            progress(len(answered) / len(self.rows), f"canary: {len(answered)} requests")
+        decision, most = self._judge(answered), self.context.project.canary.requests
+        once = len(self.rows)
+        while len(answered) < max(once, most):
+            look = range(len(answered), min(len(answered) + max(once // _LOOKS, 25), max(once, most)))
+            asked = [(number % once, self.rows[number % once], self._key(number)) for number in look]
+            answered += replay(client, endpoint, asked)
+            progress(min(1.0, len(answered) / once), f"canary: {len(answered)} requests")
             decision = self._judge(answered)
-            if decision.action == "rollback":
+            if decision.action == "rollback" or (decision.action == "promote" and len(answered) >= once):
                 break
         return decision, answered
+
+    def _key(self, number: int) -> str:
+        again, row = divmod(number, len(self.rows))
+        prefix = f"{AGAIN}{again}" if again else "canary"
+        return f"{prefix}-{self.candidate[-8:]}-{row}"
 
     def feedback(self, client: Client, answered: list[Answered]) -> None:
         """Reports the held-out labels by prediction id, as a client would once the truth is known."""
@@ -67,7 +81,7 @@ class Replay:
                     else {"value": float(targets[item.row])}
                 ),
             }
-            for item in answered
+            for item in answered[: len(self.rows)]
             if item.ok
         ]
         for start in range(0, len(items), 500):
@@ -75,11 +89,12 @@ class Replay:
 
     def _judge(self, answered: list[Answered]) -> Decision:
         project = self.context.project
-        candidate = count_arm(answered, self.candidate, self.truth, compare=True)
+        once = len(self.rows)
+        candidate = count_arm(answered, self.candidate, self.truth, once=once, compare=True)
         champion = (
-            offline_arm(self.truth, [item.row for item in answered])
+            offline_arm(self.truth, [item.row for item in answered], once=once)
             if self.first
-            else count_arm(answered, self.champion, self.truth, compare=False)
+            else count_arm(answered, self.champion, self.truth, once=once, compare=False)
         )
         trial = Trial(
             project.endpoint_name, self.champion, self.candidate, self.context.clock.now() - self.began
@@ -87,7 +102,9 @@ class Replay:
         options = CanaryOptions(
             error_margin=project.canary.error_margin,
             quality_margin=project.canary.margin,
-            needed=("errors", "quality"),
+            # The gate has compared quality row by row; replayed traffic adds what only serving shows.
+            # Quality that turns out worse still rolls back.
+            needed=("errors", "agreement"),
         )
         return judge_canary(trial, champion, candidate, options)
 

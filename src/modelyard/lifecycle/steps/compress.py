@@ -12,7 +12,7 @@ from modelyard.lifecycle.parts import model_of, part_of
 from modelyard.lifecycle.show import show_interval
 from modelyard.lifecycle.slices import slice_masks
 from modelyard.lifecycle.step import Outcome
-from modelyard.measure.measurement import Verdict
+from modelyard.measure.measurement import Measurement, Verdict
 
 _CALIBRATION = 256
 
@@ -21,6 +21,7 @@ def run(context: Context, progress: Progress) -> Outcome:
     project, options = context.project, context.project.compress
     original = model_of(context, "train")
     # The validation part decides here; the test part stays unseen until the gate.
+    measured = Measurement.from_json(context.values("train")["quality"])
     train, held = part_of(context, "train"), part_of(context, "validation")
     outcome = compress(
         original,
@@ -28,7 +29,7 @@ def run(context: Context, progress: Progress) -> Outcome:
         {name: values[:_CALIBRATION] for name, values in train.tensors.items()},
         Held(held.tensors, held.targets),
         metric=project.train.metric,
-        margin=options.margin,
+        margin=project.margin(options.margin).of(measured.value),
         goal="size" if options.goal == "size" else "speed",
         slices=slice_masks(project, held.table),
         seed=project.train.seed,

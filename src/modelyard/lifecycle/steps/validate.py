@@ -61,11 +61,11 @@ def run(context: Context, progress: Progress) -> Outcome:
     verdict = gate(
         offline,
         judged,
-        champion=_against(context, champion, test.targets, answers),
+        champion=_against(context, champion, test.targets, answers, measured.value),
         first=champion is None,
         quality=measured,
         history=_history(context),
-        slide_margin=project.gate.slide,
+        slide_margin=project.margin(project.gate.slide).of(measured.value),
         better=metric(project.train.metric).better,
     )
     found: list[tuple[str, Verdict]] = [(model.digest, item) for item in judged]
@@ -102,7 +102,11 @@ def _require(
 
 
 def _against(
-    context: Context, champion: Champion | None, truth: npt.NDArray[Any], answers: npt.NDArray[Any]
+    context: Context,
+    champion: Champion | None,
+    truth: npt.NDArray[Any],
+    answers: npt.NDArray[Any],
+    value: float,
 ) -> Verdict | None:
     if champion is None:
         return None
@@ -110,7 +114,8 @@ def _against(
     if theirs is None:
         return Verdict("gate.champion", True, "the champion takes other inputs: only requirements compare")
     project = context.project
-    return non_inferior(project.train.metric, truth, theirs, answers, project.gate.margin, of="champion")
+    margin = project.margin(project.gate.margin).of(value)
+    return non_inferior(project.train.metric, truth, theirs, answers, margin, of="champion")
 
 
 def _history(context: Context) -> list[Measurement]:
