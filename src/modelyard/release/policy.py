@@ -149,10 +149,11 @@ def place(salt: str, key: str) -> float:
 
 def policy_from_json(value: Mapping[str, Any]) -> Policy:
     """The policy that `to_json` wrote; raises `ReleaseError` for anything else, a newer format included."""
-    if value.get("format") != FORMAT:
+    found = value.get("format") if isinstance(value, Mapping) else value
+    if found != FORMAT:
         raise ReleaseError(
             "a traffic policy has a format that is not known",
-            value=value.get("format"),
+            value=found,
             rule=f"format {FORMAT}",
             fix="upgrade modelyard where this policy is read",
         )

@@ -110,6 +110,8 @@ def test_wrong_releases() -> None:
     "value",
     [
         {},
+        7,
+        None,
         {"format": 2, "kind": "single", "release": A},
         {"format": 1},
         {"format": 1, "kind": "bandit"},
@@ -118,6 +120,6 @@ def test_wrong_releases() -> None:
         {"format": 1, "kind": "canary", "champion": A, "candidate": B, "fraction": "x", "salt": ""},
     ],
 )
-def test_other_json_is_refused(value: dict[str, Any]) -> None:
+def test_other_json_is_refused(value: Any) -> None:
     with pytest.raises(ReleaseError):
         policy_from_json(value)
