@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _DEFAULTS = MonitorOptions()
 
 
-def judge_window(  # noqa: PLR0917 - what is judged, against what, in this order everywhere
+def judge_window(
     table: pa.Table,
     feedback: pa.Table | None,
     reference: Profile,

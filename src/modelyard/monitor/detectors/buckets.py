@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelyard.data.columnprofile import NumericProfile
+from modelyard.data.sketch import Sketch
 
 Counts = npt.NDArray[np.float64]
 
@@ -23,17 +24,22 @@ def aligned(
     """
     if reference.sketch.anchor != window.sketch.anchor or not reference.finite or not window.finite:
         return None
-    near = abs(reference.sketch.anchor) * _SAME
-    sides = []
-    for side in (reference.sketch, window.sketch):
-        keys = np.array(side.keys, dtype=np.int64)
-        distance = np.abs(side.values()[0] - side.anchor)
-        sides.append((np.where(distance <= near, 0, keys), np.array(side.counts, dtype=np.float64)))
+    sides = [
+        (_keys(side), np.array(side.counts, dtype=np.float64)) for side in (reference.sketch, window.sketch)
+    ]
     keys, places = np.unique(np.concatenate([sides[0][0], sides[1][0]]), return_inverse=True)
     split = len(sides[0][0])
     first = _summed(places[:split], sides[0][1], len(keys))
     second = _summed(places[split:], sides[1][1], len(keys))
     return keys, first, second
+
+
+def _keys(side: Sketch) -> npt.NDArray[np.int64]:
+    keys = np.array(side.keys, dtype=np.int64)
+    if side.anchor == 0.0:
+        return keys
+    distance = np.abs(side.values()[0] - side.anchor)
+    return np.where(distance <= abs(side.anchor) * _SAME, 0, keys)
 
 
 def grouped(first: Counts, second: Counts, bins: int) -> tuple[Counts, Counts]:

@@ -84,7 +84,13 @@ def two_sided(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -
     from scipy import stats
 
     n, m = int(before.sum()), int(after.sum())
-    found = np.rint(after)
-    law = stats.hypergeom(n + m, np.rint(before + after), m)
-    tail = np.minimum(law.cdf(found), law.sf(found - 1))
-    return np.asarray(np.clip(2.0 * tail, 0.0, 1.0))
+    found, both = np.rint(after), np.rint(before + after)
+    p_values = np.ones(len(found))
+    free = (both > 0) & (both < n + m)
+    if not free.any():
+        return p_values
+    law = (n + m, both[free], m)
+    below = stats.hypergeom.cdf(found[free], *law)
+    above = stats.hypergeom.sf(found[free] - 1, *law)
+    p_values[free] = np.clip(2.0 * np.minimum(below, above), 0.0, 1.0)
+    return p_values

@@ -34,11 +34,12 @@ class KolmogorovSmirnov:
         _, before, after = sides
         distance = ks_counts(before, after)
         index = psi(*grouped(before, after, 10)).statistic
+        relevant = distance.statistic >= options.drift_floor
         return Shift(
             effect=distance.statistic,
             p_value=1.0 if distance.p_value is None else distance.p_value,
-            relevant=distance.statistic >= options.drift_floor,
-            text=f"{moved(reference, window)} (KS {distance.statistic:.2f})",
+            relevant=relevant,
+            text=f"{moved(reference, window, relevant=relevant)} (KS {distance.statistic:.2f})",
             rows=window.finite,
             details={"ks": distance.statistic, "psi": index, "before": reference.mean, "after": window.mean},
         )

@@ -35,11 +35,12 @@ class StabilityIndex:
         distance = jensen_shannon(before, after).statistic
         index = psi(before, after).statistic
         p_value = chi_square(before, after).p_value
+        relevant = distance >= options.drift_floor
         return Shift(
             effect=distance,
             p_value=1.0 if p_value is None else p_value,
-            relevant=distance >= options.drift_floor,
-            text=f"{moved(reference, window)} (PSI {index:.2f})",
+            relevant=relevant,
+            text=f"{moved(reference, window, relevant=relevant)} (PSI {index:.2f})",
             rows=window.finite,
             details={"jensen_shannon": distance, "psi": index},
         )
