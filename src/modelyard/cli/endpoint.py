@@ -103,6 +103,7 @@ def _policy(
 
 
 def _print(store: Store, state: EndpointState, history: list[Change], as_json: bool) -> None:
+    from modelyard.release.policy import Canary
     from modelyard.release.registry import Registry
 
     registry = Registry(store, ())
@@ -134,7 +135,7 @@ def _print(store: Store, state: EndpointState, history: list[Change], as_json: b
         )
         return
     served = ", ".join(named(digest) for digest in state.policy.releases)
-    share = f", {state.policy.fraction:.0%} to the candidate" if state.policy.kind == "canary" else ""
+    share = f", {state.policy.fraction:.0%} to the candidate" if isinstance(state.policy, Canary) else ""
     say(f"{state.name}: {state.policy.kind} · {served}{share} · since {state.since[:19]}")
     rows = [
         (

@@ -142,7 +142,7 @@ class Margin:
         return self.amount * abs(value) if self.relative else self.amount
 
 
-def margin(value: Any) -> Margin:
+def read_margin(value: Any) -> Margin:
     """A number in the metric's unit, or a share such as "5%"."""
     rule = 'a number from 0 in the metric\'s unit, or a share such as "5%"'
     if isinstance(value, str) and value.strip().endswith("%"):

@@ -11,13 +11,13 @@ from modelyard.lifecycle.option import (
     flag,
     fractions,
     function,
-    margin,
     maybe,
     name,
     number,
     one_of,
     option,
     project_path,
+    read_margin,
     scalar,
     source,
     text,
@@ -67,7 +67,7 @@ class CompressOptions:
         texts,
         ("graph", "int8-static", "int8-dynamic"),
     )
-    margin: Margin | None = option("how much of the metric a compressed model may lose", margin, None)
+    margin: Margin | None = option("how much of the metric a compressed model may lose", read_margin, None)
     goal: str = option("what a pass must improve to be kept", one_of("speed", "size"), "speed")
 
 
@@ -97,8 +97,8 @@ class SliceOptions:
 class GateOptions:
     """`[gate]`: what a candidate must show before it may be released."""
 
-    margin: Margin | None = option("how much worse than the champion a candidate may be", margin, None)
-    slide: Margin | None = option("how much the last five releases may lose together", margin, None)
+    margin: Margin | None = option("how much worse than the champion a candidate may be", read_margin, None)
+    slide: Margin | None = option("how much the last five releases may lose together", read_margin, None)
     simpler_margin: float = option(
         "how much better than every baseline the model must be", number(-1e9, 1e9), 0.0
     )
@@ -119,7 +119,7 @@ class CanaryOptions:
     """`[canary]`: how a candidate meets traffic before it takes all of it."""
 
     fraction: float = option("the candidate's share of traffic", number(0.01, 0.9), 0.5)
-    requests: int = option("how many held-out rows are replayed at most", whole(50, 10_000_000), 1500)
+    requests: int = option("how many requests are replayed at most", whole(50, 10_000_000), 3000)
     margin: float = option("how much worse in quality a candidate may be", number(0, 1), 0.05)
     error_margin: float = option("how many more of its requests a candidate may fail", number(0, 1), 0.02)
 

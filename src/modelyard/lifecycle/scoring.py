@@ -8,7 +8,8 @@ from modelyard.lifecycle.lineage import subjects_of
 from modelyard.lifecycle.project import Project
 from modelyard.release.endpoint import Endpoints
 from modelyard.release.registry import Registry, Release
-from modelyard.score.score import Lineage, Score, score
+from modelyard.score.lineage import Lineage
+from modelyard.score.score import Score, score
 from modelyard.store.store import Store
 
 

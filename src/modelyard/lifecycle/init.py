@@ -1,0 +1,191 @@
+"""Writes a new project that runs as it is, from a table of the user's or from real sample data."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from modelyard.core.errors import DataError, ProjectError
+from modelyard.core.files import write_atomic
+from modelyard.core.names import NAME_RULE, did_you_mean, is_name
+from modelyard.data.contract import Contract
+from modelyard.data.contract_file import render
+from modelyard.data.infer import infer
+from modelyard.data.source import open_source
+from modelyard.lifecycle.project import FILE
+
+Task = Literal["classification", "regression"]
+
+_COPIED = 256 << 20
+"""Bytes up to which a data file is copied into the project; a larger one is referred to."""
+_FEW = 20
+"""A whole-number label with at most this many different values is taken for a class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A new project: its folder, what was decided and why, one sentence a note."""
+
+    root: Path
+    task: Task
+    label: str
+    notes: tuple[str, ...]
+
+
+def init_project(
+    folder: Path, name: str, *, task: Task | None = None, source: Path | None = None, label: str | None = None
+) -> Written:
+    """Makes `folder/name` with project file, contract, recipe and a first test.
+
+    Without a source the project loads real sample data that scikit-learn carries. Raises `ProjectError`
+    when the name is wrong or the folder has something in it, `DataError` when the table cannot be used.
+    Nothing is written unless everything can be.
+    """
+    if not is_name(name):
+        raise ProjectError("the project's name is wrong", value=name, rule=NAME_RULE)
+    root = folder / name
+    if root.exists() and any(root.iterdir()):
+        raise ProjectError(f"{root} is not empty", fix="choose another name, or empty the folder")
+    if source is None:
+        task = task or "classification"
+        texts = _sample(name, task)
+        made = Written(root, task, "target", (f"sample data: {_SAMPLES[task][1]}",))
+    else:
+        made, texts = _from_table(root, name, task, source, label)
+    root.mkdir(parents=True, exist_ok=True)
+    if source is not None and _is_copied(source):
+        shutil.copyfile(source, root / _data_name(source))
+    for file, text in texts.items():
+        write_atomic(root / file, text.encode())
+    return made
+
+
+_SAMPLES: dict[Task, tuple[str, str]] = {
+    "classification": ("load_breast_cancer", "the Wisconsin breast cancer study, 569 tumours"),
+    "regression": ("load_diabetes", "the diabetes study of 442 patients"),
+}
+
+
+def _sample(name: str, task: Task) -> dict[str, str]:
+    from modelyard.core.require import require
+
+    function, about = _SAMPLES[task]
+    bunch = getattr(require("sklearn.datasets", extra="train"), function)(as_frame=True)
+    columns = [str(column).replace(" ", "_") for column in bunch.data.columns]
+    return {
+        "data.py": _template("data.py.txt").format(function=function, about=about),
+        **_files(name, task, "data.py:load", "target", columns, [], bunch.target.to_numpy()),
+    }
+
+
+def _from_table(
+    root: Path, name: str, task: Task | None, source: Path, label: str | None
+) -> tuple[Written, dict[str, str]]:
+    if not source.is_file():
+        near = [item.name for item in source.parent.glob("*")] if source.parent.is_dir() else []
+        raise DataError("there is no such file", value=str(source), fix=did_you_mean(source.name, near))
+    table = open_source(source.name, source.resolve().parent).load()
+    names = table.column_names
+    if label is not None and label not in names:
+        raise DataError("the table has no such label column", value=label, fix=did_you_mean(label, names))
+    label = label or names[-1]
+    task = task or guess_task(table.column(label))
+    inferred = infer(table, name=name, label=label, task=task)
+    contract = inferred.contract
+    numbers = [column.name for column in contract.features if column.kind in ("number", "integer", "boolean")]
+    texts = [column.name for column in contract.features if column.kind == "category"]
+    if not numbers and not texts:
+        raise DataError(
+            "no column can be a feature",
+            value=names,
+            rule="numbers, booleans or categories beside the label; ids and free text are left out",
+            fix="add columns, or write data.py that derives some",
+        )
+    kept = _data_name(source) if _is_copied(source) else str(source.resolve())
+    written = {
+        "contract.toml": render(contract),
+        **_files(name, task, kept, label, numbers, texts, table.column(label).to_numpy(), _key(contract)),
+    }
+    return Written(root, task, label, inferred.notes), written
+
+
+def guess_task(column: Any) -> Task:
+    """Classes when the label is text, true/false, or whole numbers with few different values.
+
+    >>> import pyarrow as pa
+    >>> guess_task(pa.chunked_array([["a", "b"]])), guess_task(pa.chunked_array([[0.5, 1.5]]))
+    ('classification', 'regression')
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        return "classification"
+    values = column.drop_null()
+    whole = pa.types.is_integer(kind) or bool(pc.all(pc.equal(values, pc.round(values))).as_py())
+    return "classification" if whole and len(pc.unique(values)) <= _FEW else "regression"
+
+
+def _key(contract: Contract) -> str | None:
+    return contract.key.name if contract.key is not None else None
+
+
+def _files(
+    name: str,
+    task: Task,
+    source: str,
+    label: str,
+    numbers: list[str],
+    categories: list[str],
+    target: Any,
+    key: str | None = None,
+) -> dict[str, str]:
+    kind = "classification" if task == "classification" else "regression"
+    metric, requirement = _first_bar(task, target)
+    lines = [f'key = "{_toml(key)}"'] if key else []
+    return {
+        FILE: _template("modelyard.toml.txt").format(
+            name=name,
+            task=task,
+            source=_toml(source),
+            label=_toml(label),
+            key="\n".join(["", *lines]),
+            metric=metric,
+            requirement=requirement,
+        ),
+        "recipe.py": _template(f"recipe_{kind}.py.txt").format(numbers=numbers, categories=categories),
+        "test_recipe.py": _template("test_recipe.py.txt"),
+        ".gitignore": ".modelyard/\n__pycache__/\n",
+    }
+
+
+def _first_bar(task: Task, target: Any) -> tuple[str, str]:
+    """A bar that any useful model clears: better than always giving the commonest answer."""
+    import numpy as np
+
+    if task == "regression":
+        return "rmse", 'metric = "r2"\nat_least = 0.0          # better than always answering the mean'
+    values, counts = np.unique([str(item) for item in target if item is not None], return_counts=True)
+    share = float(counts.max() / counts.sum()) if len(values) else 0.0
+    bar = int(share * 100) / 100
+    return "accuracy", f'metric = "accuracy"\nat_least = {bar:<12} # the commonest class alone reaches this'
+
+
+def _template(file: str) -> str:
+    return (files("modelyard.lifecycle") / "templates" / file).read_text()
+
+
+def _data_name(source: Path) -> str:
+    return "data" + "".join(source.suffixes[-2:] if source.name.endswith(".csv.gz") else source.suffixes[-1:])
+
+
+def _is_copied(source: Path) -> bool:
+    return source.stat().st_size <= _COPIED
+
+
+def _toml(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
