@@ -20,58 +20,53 @@ On disk a record is one row of `<state>/predictions/<endpoint>/<segment>.parquet
 
 from __future__ import annotations
 
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import msgspec
 
+from modelyard.core.digest import Digest
 from modelyard.core.spec import Tensors
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from modelyard.data.contract import Contract
 
 Arm: TypeAlias = Literal["primary", "shadow"]
 Outcome: TypeAlias = Literal["ok", "rejected", "failed"]
+
+
+class ReleaseFacts(Protocol):
+    """What the log needs to know of the release that answered."""
+
+    @property
+    def digest(self) -> Digest: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def contract(self) -> Contract: ...
+
 
 FORMAT = 1
 """Version of the rows, in each segment's metadata; raise it when a column changes its meaning."""
 
 
 class PredictionRecord(msgspec.Struct, frozen=True, gc=False):
-    """One request as the log takes it: all its items together, arrays by reference."""
+    """One request as the log takes it: all its items together, arrays and release by reference.
+
+    A rejected request has no inputs, and only an answered one has outputs.
+    """
 
     id: str
     time: float
+    by: ReleaseFacts
     endpoint: str
-    release: str
-    version: str
     arm: Arm
     outcome: Outcome
     latency: float
     rows: int
     inputs: Tensors
     outputs: Tensors
-
-
-def read_predictions(
-    state: Path,
-    endpoint: str,
-    *,
-    since: datetime | float | None = None,
-    until: datetime | float | None = None,
-) -> pa.Table:
-    """The prediction log of an endpoint as one table in the order of time, `since <= time < until`.
-
-    Segments of releases with different columns are put together by name (missing ones are null). A
-    segment that a crash left behind unfinished is not read. No log at all gives a table of no rows.
-    """
-    raise NotImplementedError
-
-
-def read_feedback(state: Path, endpoint: str) -> pa.Table:
-    """The feedback of an endpoint: `id`, `time`, and `label` (string) or `value` (float64).
-
-    A line that a crash cut short is left out. Of several for one id all are given, in order of arrival.
-    """
-    raise NotImplementedError

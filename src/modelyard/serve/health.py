@@ -1,0 +1,85 @@
+"""What the process says of itself: alive, ready, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from modelyard.serve.router import Router
+
+
+class Following(Protocol):
+    """What health needs to know of whoever follows the store."""
+
+    @property
+    def refused(self) -> Mapping[str, Any]: ...
+
+    @property
+    def store_error(self) -> str | None: ...
+
+    @property
+    def store_since(self) -> str: ...
+
+
+class Health:
+    """Readiness of one process: every endpoint it was started for is served, and it is not draining."""
+
+    def __init__(self, endpoints: tuple[str, ...], router: Router, following: Following) -> None:
+        self._endpoints = endpoints
+        self._router = router
+        self._following = following
+        self.draining = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests to every endpoint are answered."""
+        served = self._router.endpoints
+        return not self.draining and all(name in served for name in self._endpoints)
+
+    def endpoint_ready(self, name: str) -> bool:
+        """Whether requests to this endpoint are answered."""
+        return not self.draining and name in self._router.endpoints
+
+    def report(self) -> dict[str, Any]:
+        """Everything, for people and probes."""
+        following = self._following
+        return {
+            "live": True,
+            "ready": self.ready,
+            "draining": self.draining,
+            "store": {
+                "reachable": following.store_error is None,
+                "since": following.store_since,
+                "error": following.store_error,
+            },
+            "endpoints": {name: self._endpoint(name) for name in self._endpoints},
+        }
+
+    def _endpoint(self, name: str) -> dict[str, Any]:
+        served = self._router.endpoints.get(name)
+        refused = self._following.refused.get(name)
+        report: dict[str, Any] = {"ready": served is not None}
+        if served is not None:
+            report |= {
+                "generation": served.generation,
+                "policy": served.policy.to_json(),
+                "releases": [
+                    {
+                        "digest": item.digest,
+                        "name": item.name,
+                        "version": item.version,
+                        "item_seconds": item.item_seconds,
+                        "batched": item.lane.batchable,
+                        "inline": item.lane.inline,
+                        "waiting": item.lane.waiting,
+                    }
+                    for item in served.releases.values()
+                ],
+            }
+        if refused is not None:
+            report["refused"] = {
+                "generation": refused.generation,
+                "since": refused.since,
+                "why": refused.why,
+            }
+        return report

@@ -1,0 +1,219 @@
+"""Counters and histograms of the serving process, and their Prometheus text (exposition format 0.0.4).
+
+A sample is one bisection and three additions on plain lists: cheap enough for every request. All samples
+are taken on the event loop's thread or under the interpreter's lock, so none is lost between two of them.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+LATENCY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+                   2.5, 5.0, 10.0)  # fmt: skip
+BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+
+
+class Counter:
+    """A number that only grows, for one set of labels."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def add(self, amount: float = 1.0) -> None:
+        """Adds an amount, which must not be negative."""
+        self.value += amount
+
+    def lines(self, name: str, labels: str) -> Iterable[str]:
+        yield f"{name}{labels} {_number(self.value)}"
+
+
+class Gauge:
+    """A number that goes up and down, set or read by a function when it is asked for."""
+
+    __slots__ = ("read", "value")
+
+    def __init__(self, read: Callable[[], float] | None = None) -> None:
+        self.value = 0.0
+        self.read = read
+
+    def set(self, value: float) -> None:
+        """Sets the value."""
+        self.value = value
+
+    def lines(self, name: str, labels: str) -> Iterable[str]:
+        yield f"{name}{labels} {_number(self.value if self.read is None else self.read())}"
+
+
+class Histogram:
+    """How often a value fell into which bucket, with sum and count; the buckets are upper bounds.
+
+    >>> seconds = Histogram((0.1, 1.0))
+    >>> for value in (0.05, 0.1, 0.5, 3.0): seconds.observe(value)
+    >>> print("\\n".join(seconds.lines("s", "")))
+    s_bucket{le="0.1"} 2
+    s_bucket{le="1"} 3
+    s_bucket{le="+Inf"} 4
+    s_sum 3.65
+    s_count 4
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...] = LATENCY_BUCKETS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Counts one value; a bucket holds what is at most its bound."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    @property
+    def count(self) -> int:
+        """How many values were observed."""
+        return sum(self.counts)
+
+    def lines(self, name: str, labels: str) -> Iterable[str]:
+        counts = list(self.counts)
+        head = labels[:-1] + "," if labels else "{"
+        seen = 0
+        for bound, count in zip((*self.bounds, math.inf), counts, strict=True):
+            seen += count
+            yield f'{name}_bucket{head}le="{_number(bound)}"}} {seen}'
+        yield f"{name}_sum{labels} {_number(self.total)}"
+        yield f"{name}_count{labels} {seen}"
+
+
+S = TypeVar("S", Counter, Gauge, Histogram)
+
+
+class Family(Generic[S]):
+    """All samples of one name: one per set of labels, made when first asked for."""
+
+    __slots__ = ("_children", "_make", "help", "kind", "labels", "name")
+
+    def __init__(self, name: str, help: str, labels: tuple[str, ...], make: Callable[[], S]) -> None:
+        self.name = name
+        self.help = help
+        self.labels = labels
+        self.kind = type(make()).__name__.lower()
+        self._make: Callable[[], S] = make
+        self._children: dict[tuple[str, ...], S] = {}
+
+    def at(self, *values: str) -> S:
+        """The sample for these label values, in the order of the names."""
+        child = self._children.get(values)
+        if child is None:
+            if len(values) != len(self.labels):
+                raise ValueError(f"{self.name} has the labels {self.labels}, got {values}")
+            child = self._children[values] = self._make()
+        return child
+
+    def forget(self, *values: str) -> None:
+        """Drops the sample for these label values, of something that is served no more."""
+        self._children.pop(values, None)
+
+    def text(self) -> Iterable[str]:
+        """The family's lines in the exposition format."""
+        yield f"# HELP {self.name} {self.help}"
+        yield f"# TYPE {self.name} {self.kind}"
+        for values, child in list(self._children.items()):
+            pairs = ",".join(
+                f'{key}="{_escape(value)}"' for key, value in zip(self.labels, values, strict=True)
+            )
+            yield from child.lines(self.name, "{" + pairs + "}" if pairs else "")
+
+
+class Metrics:
+    """What one serving process counts; the fields are the families, `text` is what a scraper reads."""
+
+    def __init__(self) -> None:
+        by_release = ("endpoint", "release", "version", "arm", "outcome")
+        self._families: list[Family[Any]] = []
+        self.requests = self._counter(
+            "modelyard_requests_total", "Requests to an endpoint by what became of them.", by_release
+        )
+        self.items = self._counter("modelyard_items_total", "Items answered.", by_release)
+        self.seconds = self._histogram(
+            "modelyard_request_seconds",
+            "From the complete request to its answer.",
+            by_release,
+            LATENCY_BUCKETS,
+        )
+        self.run_seconds = self._histogram(
+            "modelyard_batch_seconds", "One call of the runtime.", ("endpoint", "release"), LATENCY_BUCKETS
+        )
+        self.batch_items = self._histogram(
+            "modelyard_batch_items",
+            "Items in one call of the runtime.",
+            ("endpoint", "release"),
+            BATCH_BUCKETS,
+        )
+        self.http = self._counter("modelyard_http_responses_total", "Responses by status.", ("status",))
+        self.breaches = self._counter(
+            "modelyard_contract_breaches_total",
+            "Items that broke the contract.",
+            ("endpoint", "column", "rule"),
+        )
+        self.shed = self._counter("modelyard_shed_total", "Requests refused or dropped for lack of room.",
+                                  ("endpoint", "why"))  # fmt: skip
+        self.logged = self._counter(
+            "modelyard_log_rows_total", "Rows written to the prediction log.", ("endpoint",)
+        )
+        self.dropped = self._counter(
+            "modelyard_log_dropped_rows_total", "Rows that the prediction log had no room for.", ("endpoint",)
+        )
+        self.feedback = self._counter(
+            "modelyard_feedback_total",
+            "Feedback by whether its id was seen here lately.",
+            ("endpoint", "known"),
+        )
+        self.generation = self._gauge(
+            "modelyard_endpoint_generation", "Ledger index of the policy that is served.", ("endpoint",)
+        )
+        self.swaps = self._counter("modelyard_swaps_total", "Policies taken over.", ("endpoint",))
+        self.refused = self._counter(
+            "modelyard_refused_total", "Policies not taken over because a release failed.", ("endpoint",)
+        )
+        self.store_up = self._gauge(
+            "modelyard_store_up", "1 when the store answered the last time it was asked.", ()
+        )
+        self.waiting = self._gauge(
+            "modelyard_waiting_items", "Items that wait for the runtime.", ("release",)
+        )
+
+    def text(self) -> bytes:
+        """Everything in the exposition format."""
+        lines = [line for family in self._families for line in family.text()]
+        return ("\n".join(lines) + "\n").encode()
+
+    def _counter(self, name: str, help: str, labels: tuple[str, ...]) -> Family[Counter]:
+        return self._add(Family(name, help, labels, Counter))
+
+    def _gauge(self, name: str, help: str, labels: tuple[str, ...]) -> Family[Gauge]:
+        return self._add(Family(name, help, labels, Gauge))
+
+    def _histogram(
+        self, name: str, help: str, labels: tuple[str, ...], bounds: tuple[float, ...]
+    ) -> Family[Histogram]:
+        return self._add(Family(name, help, labels, lambda: Histogram(bounds)))
+
+    def _add(self, family: Family[S]) -> Family[S]:
+        self._families.append(family)
+        return family
+
+
+def _number(value: float) -> str:
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -1,0 +1,143 @@
+"""Releases that are loaded: made ready from a verified bundle, proved, warmed, and only then served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modelyard.core.digest import Digest
+from modelyard.core.errors import ReleaseError
+from modelyard.core.spec import Signature, Tensors
+from modelyard.model.model import Model
+from modelyard.model.onnx_runtime import OnnxRuntime
+from modelyard.model.runtime import Runtime, RuntimeOptions, Session
+from modelyard.serve.lane import INLINE_SECONDS, Executor, Lane
+from modelyard.serve.metrics import Metrics
+from modelyard.serve.options import Limits
+
+if TYPE_CHECKING:
+    from modelyard.data.contract import Contract
+    from modelyard.release.load import LoadedRelease
+
+TOLERANCE = 1e-3
+"""Largest difference between an answer here and the same answer at training time, absolute and relative.
+
+Engines differ in the last bits between machines; int8 graphs by a step of their scale."""
+
+_PROBES = 4
+_TIMINGS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One release, loaded and proved, with the lane that runs it."""
+
+    digest: Digest
+    name: str
+    version: str
+    task: str
+    labels: tuple[str, ...]
+    output: str
+    """The output that answers: `probabilities` or `prediction`."""
+    signature: Signature
+    contract: Contract
+    lane: Lane
+    session: Session
+    item_seconds: float
+    """What one item costs on this machine."""
+
+
+def make_ready(
+    endpoint: str,
+    release: LoadedRelease,
+    executor: Executor,
+    metrics: Metrics,
+    *,
+    limits: Limits,
+    threads: int = 1,
+    runtime: Runtime | None = None,
+) -> Served:
+    """Loads a release, holds its answers against those of training time, warms and times it.
+
+    Raises `ReleaseError` when an answer differs by more than `TOLERANCE`, `ModelError` when it cannot be
+    loaded or run. A model whose answers depend on their neighbours in a batch is found here and is
+    never batched.
+    """
+    model: Model = release.model
+    session = (runtime or OnnxRuntime()).load(model, RuntimeOptions(threads=threads))
+    answers = release.answers
+    _compare(session, answers.inputs, np.asarray(answers.outputs), model.output)
+    probe = {name: values[:_PROBES] for name, values in answers.inputs.items()}
+    single = {name: values[:1] for name, values in probe.items()}
+    seconds = _time(session, single)
+    lane = Lane(
+        session,
+        executor,
+        batch=limits.batch,
+        room=limits.queue,
+        inline=seconds < INLINE_SECONDS,
+        batchable=_independent(session, probe),
+        run_seconds=metrics.run_seconds.at(endpoint, release.digest),
+        batch_items=metrics.batch_items.at(endpoint, release.digest),
+    )
+    return Served(
+        digest=release.digest,
+        name=release.info.name,
+        version=str(release.info.version),
+        task=model.task,
+        labels=model.labels,
+        output=model.output,
+        signature=model.signature,
+        contract=release.contract,
+        lane=lane,
+        session=session,
+        item_seconds=seconds,
+    )
+
+
+def _compare(session: Session, inputs: Tensors, expected: np.ndarray, output: str) -> None:
+    found = session.run(inputs)[output]
+    if found.shape != expected.shape:
+        raise ReleaseError("the release answers in another shape than at training time", value=found.shape,
+                           rule=str(expected.shape))  # fmt: skip
+    if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+        worst = float(np.nanmax(np.abs(found.astype(np.float64) - expected)))
+        raise ReleaseError(
+            "the release does not answer as it did at training time",
+            value=f"a difference of {worst:.3g}",
+            rule=f"at most {TOLERANCE:g}",
+            fix="build the release again on this kind of machine, or look for a changed engine version",
+        )
+
+
+def _independent(session: Session, probe: Tensors) -> bool:
+    """Whether a batch answers like its items one by one."""
+    together = session.run(probe)
+    rows = len(next(iter(probe.values())))
+    for index in range(rows):
+        alone = session.run({name: values[index : index + 1] for name, values in probe.items()})
+        for name, values in together.items():
+            if len(values) != rows:
+                return False
+            left, right = alone[name], values[index : index + 1]
+            if left.shape != right.shape:
+                return False
+            if left.dtype == object:
+                if left.tolist() != right.tolist():
+                    return False
+            elif not np.allclose(left, right, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+                return False
+    return True
+
+
+def _time(session: Session, single: Tensors) -> float:
+    timings = []
+    for _ in range(_TIMINGS):
+        started = perf_counter()
+        session.run(single)
+        timings.append(perf_counter() - started)
+    return median(timings)

@@ -1,0 +1,96 @@
+"""Which release answers a request: the routing snapshot, one immutable value that is swapped whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from modelyard.core.digest import Digest
+from modelyard.core.errors import RequestError
+from modelyard.core.names import did_you_mean
+from modelyard.release.policy import Policy, Single, route
+from modelyard.serve.pool import Served
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint as it is served: its policy and every release that the policy names, loaded."""
+
+    name: str
+    generation: int
+    policy: Policy
+    releases: Mapping[Digest, Served]
+    only: Served | None = field(init=False)
+    """The release that answers everything, when there is no choice."""
+
+    def __post_init__(self) -> None:
+        missing = [digest for digest in self.policy.releases if digest not in self.releases]
+        if missing:
+            raise ValueError(f"the policy of {self.name} names releases that are not loaded: {missing}")
+        only = self.releases[self.policy.release] if isinstance(self.policy, Single) else None
+        object.__setattr__(self, "only", only)
+
+    @property
+    def champion(self) -> Served:
+        """The release that stands for the endpoint in its metadata."""
+        return self.releases[self.policy.champion]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The release that answers one request, and those that are asked without being heard."""
+
+    answer: Served
+    shadows: tuple[Served, ...] = ()
+
+
+class Router:
+    """The endpoints by name. `swap` replaces one at once: a request sees the old or the new."""
+
+    def __init__(self) -> None:
+        self._endpoints: Mapping[str, Endpoint] = MappingProxyType({})
+
+    @property
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """A snapshot of all endpoints."""
+        return self._endpoints
+
+    def swap(self, endpoint: Endpoint) -> None:
+        """Serves an endpoint by a new policy from the next request on."""
+        self._endpoints = MappingProxyType({**self._endpoints, endpoint.name: endpoint})
+
+    def endpoint(self, name: str) -> Endpoint:
+        """The endpoint of that name; raises `RequestError` 404 with the nearest name."""
+        found = self._endpoints.get(name)
+        if found is None:
+            raise RequestError("there is no such endpoint", status=404, value=name,
+                               fix=did_you_mean(name, self._endpoints))  # fmt: skip
+        return found
+
+    def choose(self, endpoint: Endpoint, key: str, version: str | None = None) -> Chosen:
+        """Where a request goes: by the policy and the key, or to the version that it names.
+
+        Raises `RequestError` 404 when the endpoint does not serve that version.
+        """
+        if version is not None:
+            return Chosen(self.version(endpoint, version))
+        if endpoint.only is not None:
+            return Chosen(endpoint.only)
+        chosen = route(endpoint.policy, key)
+        return Chosen(
+            endpoint.releases[chosen.answer], tuple(endpoint.releases[digest] for digest in chosen.shadows)
+        )
+
+    def version(self, endpoint: Endpoint, version: str) -> Served:
+        """The release of that version; raises `RequestError` 404 when it is not served."""
+        for served in endpoint.releases.values():
+            if served.version == version:
+                return served
+        raise RequestError(
+            "the endpoint does not serve this version",
+            status=404,
+            value=version,
+            where=endpoint.name,
+            fix=did_you_mean(version, [served.version for served in endpoint.releases.values()]),
+        )

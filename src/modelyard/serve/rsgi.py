@@ -1,0 +1,152 @@
+"""The HTTP door: Granian's RSGI worker inside our own process and on our own event loop.
+
+Granian's command line would own processes, signals and the loop. Here its worker class is built as
+`granian.server.mp` (2.8) builds it, with one difference: a request's coroutine ends when the plane has
+taken the request, and the reply is sent by whoever finishes it. No task waits for an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from granian._futures import _new_cbscheduler
+from granian.http import HTTP1Settings
+
+from modelyard.core.clock import Clock
+from modelyard.core.errors import RequestError
+from modelyard.serve.app import App
+from modelyard.serve.options import Limits
+
+# Its stub file is behind its code (2.8.7): no IPC argument, no serve methods.
+_ENGINE: Any = importlib.import_module("granian._granian")
+
+BACKLOG = 1_024
+_CONNECTIONS = 4_096
+_CHUNKED_METHODS = ("POST", "PUT", "PATCH")
+
+
+class RsgiDoor:
+    """Serves an `App` on a listening socket until `close`."""
+
+    def __init__(self, app: App, limits: Limits, clock: Clock) -> None:
+        self._app = app
+        self._limits = limits
+        self._clock = clock
+        self._signal = _ENGINE.WorkerSignal()
+        self._closed: asyncio.Future[None] | None = None
+        self._reading: dict[int, tuple[float, Any]] = {}
+        self._watch: asyncio.TimerHandle | None = None
+
+    def open(self, listening: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        """Begins to answer; the socket must be bound and stays the caller's."""
+        self._closed = loop.create_future()
+        closed = self._closed
+        self._signal.add_cb(lambda: loop.call_soon_threadsafe(_settle, closed))
+        settings = HTTP1Settings(header_read_timeout=int(self._limits.header_seconds * 1000))
+        holder = _ENGINE.SocketHolder(listening.fileno(), False, BACKLOG)
+        worker = _ENGINE.RSGIWorker(
+            1,
+            (None, holder),
+            None,
+            1,  # one HTTP thread: the loop's thread is what limits
+            8,
+            1,
+            30,
+            _CONNECTIONS,
+            "1",
+            settings,
+            None,
+            False,
+            None,
+            False,
+            None,
+            None,
+            None,
+            "tls1.3",
+            None,
+            [],
+            False,
+            (None, None),
+        )
+        scheduler = _new_cbscheduler(loop, self._receive, impl_asyncio=True)
+        worker.serve_str(scheduler, loop, self._signal)
+        self._watch = loop.call_later(1.0, self._cut, loop)
+
+    async def close(self) -> None:
+        """Stops taking connections and returns when those that are open have ended."""
+        if self._watch is not None:
+            self._watch.cancel()
+        self._signal.set()
+        if self._closed is not None:
+            await self._closed
+
+    async def _receive(self, watcher: Any) -> None:
+        """Reads one request and hands it on; Granian's watcher only hears of failures."""
+        protocol = watcher.proto
+        reply = protocol.response_bytes
+        try:
+            scope = watcher.scope
+            method = scope.method
+            headers: Callable[[str], str | None] = scope.headers.get
+            body = b""
+            length = headers("content-length")
+            if length is not None:
+                if int(length) > self._limits.body:
+                    raise _too_large(int(length), self._limits.body)  # noqa: TRY301
+                body = await self._body(protocol) if length != "0" else b""
+            elif method in _CHUNKED_METHODS:
+                body = await self._chunks(protocol)
+            self._app.handle(method, scope.path, headers, body, reply)
+        except RequestError as error:
+            self._app.refuse(error, reply)
+        except Exception as error:  # the client has gone, mostly; Granian logs and closes.
+            watcher.err(error)
+
+    async def _body(self, protocol: Any) -> bytes:
+        key = id(protocol)
+        self._reading[key] = (self._clock.monotonic(), protocol)
+        try:
+            body: bytes = await protocol()
+        finally:
+            del self._reading[key]
+        return body
+
+    async def _chunks(self, protocol: Any) -> bytes:
+        """A body that does not say its length, read no further than the limit."""
+        key = id(protocol)
+        self._reading[key] = (self._clock.monotonic(), protocol)
+        parts = []
+        size = 0
+        try:
+            async for part in protocol:
+                size += len(part)
+                if size > self._limits.body:
+                    raise _too_large(size, self._limits.body)
+                parts.append(part)
+        finally:
+            del self._reading[key]
+        return b"".join(parts)
+
+    def _cut(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answers clients that do not send the body they announced, which closes their connections."""
+        now = self._clock.monotonic()
+        for since, protocol in list(self._reading.values()):
+            if now - since > self._limits.body_seconds:
+                late = RequestError("the body did not arrive in time", status=408, where="body",
+                                    rule=f"within {self._limits.body_seconds:g} s")  # fmt: skip
+                self._app.refuse(late, protocol.response_bytes)
+        self._watch = loop.call_later(1.0, self._cut, loop)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _too_large(size: int, limit: int) -> RequestError:
+    return RequestError("the body is too large", status=413, value=size, where="body",
+                        rule=f"at most {limit} bytes")  # fmt: skip

@@ -1,0 +1,133 @@
+"""The serving process: the one place where its parts are put together.
+
+    python -m modelyard.serve.worker OPTIONS.json --fd N
+
+`OPTIONS.json` is what `ServeOptions.to_json` wrote. `--fd` is the listening socket, inherited.
+With
+several workers the process only watches over them. It prints nothing but the log, to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import orjson
+import uvloop
+
+from modelyard.core.clock import SYSTEM_CLOCK
+from modelyard.core.errors import ModelyardError
+from modelyard.release.load import LoadedRelease
+from modelyard.serve.app import App
+from modelyard.serve.executor import LoopExecutor
+from modelyard.serve.follower import Follower
+from modelyard.serve.health import Health
+from modelyard.serve.log import PredictionLog
+from modelyard.serve.log_lines import write_log_lines
+from modelyard.serve.metrics import Metrics
+from modelyard.serve.options import ServeOptions
+from modelyard.serve.plane import Plane
+from modelyard.serve.pool import Served, make_ready
+from modelyard.serve.router import Router
+from modelyard.serve.rsgi import RsgiDoor
+from modelyard.serve.shelf import Shelf
+from modelyard.serve.source import StoreSource
+from modelyard.serve.supervisor import supervise
+
+_LOG = logging.getLogger("modelyard.serve")
+
+
+async def serve(options: ServeOptions, listening: socket.socket) -> None:
+    """Serves on a bound socket until SIGTERM or SIGINT, then finishes what is in work."""
+    loop = asyncio.get_running_loop()
+    clock = SYSTEM_CLOCK
+    metrics = Metrics()
+    executor = LoopExecutor(loop, max(2, os.cpu_count() or 1))
+    shelf = Shelf(options.state, options.keys or options.root / "keys")
+    router = Router()
+
+    def ready(endpoint: str, release: LoadedRelease) -> Served:
+        return make_ready(
+            endpoint, release, executor, metrics, limits=options.limits, threads=options.threads
+        )
+
+    source = StoreSource(options.root, shelf.keys, records=options.records, objects=options.objects)
+    follower = Follower(
+        options.endpoints,
+        router,
+        shelf,
+        source,
+        make_ready=ready,
+        metrics=metrics,
+        clock=clock,
+        poll=options.poll,
+    )
+    log = PredictionLog(options.state, options.log, metrics, clock)
+    plane = Plane(router, metrics, log, clock, name=secrets.token_hex(6))
+    health = Health(options.endpoints, router, follower)
+    app = App(
+        plane,
+        health,
+        metrics,
+        executor,
+        clock,
+        state=options.state,
+        limits=options.limits,
+        version=version("modelyard"),
+    )
+    door = RsgiDoor(app, options.limits, clock)
+
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    follower.restore()
+    follower.start()
+    log.start()
+    door.open(listening, loop)
+    _LOG.info("listening on %s", listening.getsockname())
+    await stopping.wait()
+
+    _LOG.info("draining")
+    health.draining = True
+    listening_closed = asyncio.ensure_future(door.close())
+    deadline = loop.time() + options.drain
+    while plane.open and loop.time() < deadline:
+        await asyncio.sleep(0.01)
+    await asyncio.wait([listening_closed], timeout=max(0.1, min(1.0, deadline - loop.time())))
+    await asyncio.to_thread(follower.stop)
+    await asyncio.to_thread(log.close)
+    _LOG.info("ended with %d requests open", plane.open)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one process; the exit code says how it ended."""
+    parser = argparse.ArgumentParser(prog="modelyard.serve.worker")
+    parser.add_argument("options", type=Path)
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--alone", action="store_true", help="be one worker of several")
+    given = parser.parse_args(arguments)
+    write_log_lines()
+    try:
+        options = ServeOptions.from_json(orjson.loads(given.options.read_bytes()))
+        with socket.socket(fileno=given.fd) as listening:
+            if options.workers > 1 and not given.alone:
+                supervise(options, given.options, listening)
+            else:
+                uvloop.run(serve(options, listening))
+    except ModelyardError as error:
+        _LOG.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    # Threads of the runtime may still be inside a model; they end with the process.
+    os._exit(main(sys.argv[1:]))
