@@ -34,7 +34,7 @@ def test_the_private_key_never_shows(tmp_path: Path) -> None:
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     signing_key(tmp_path)
     (tmp_path / PRIVATE).chmod(mode)
-    with pytest.raises(ReleaseError, match="read by others.*chmod 600"):
+    with pytest.raises(ReleaseError, match=r"read by others.*chmod 600"):
         signing_key(tmp_path)
 
 
