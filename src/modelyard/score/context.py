@@ -57,7 +57,7 @@ class CheckContext:
     """The released model's answers: probabilities `[N, K]` or predictions `[N, 1]`."""
     metric: str = ""
     margin: float = 0.0
-    """In the metric's unit: what is still as good (`model.5`)."""
+    """In the metric's unit: how much better than every simpler model the model must be (`model.5`)."""
     requirements: tuple[Requirement, ...] = ()
     requirement_verdicts: tuple[Verdict, ...] = ()
     slices: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
@@ -75,6 +75,10 @@ class CheckContext:
     git: GitFacts | None = None
     specs: tuple[str, ...] = ("modelyard.toml", "contract.toml", "recipe.py")
     """Files, relative to the project, that specify the model."""
+    review_required: bool = False
+    """Whether `model.1` fails without a review."""
+    owner: str = ""
+    """Who answers for columns of a contract that names nobody."""
     allowed_sources: tuple[str, ...] | None = None
     """Where features may come from; `None` allows all that are named."""
     allowed_personal: tuple[str, ...] = ()
