@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from modelyard.core.clock import iso
 from modelyard.core.digest import digest_file, short
 from modelyard.core.progress import Progress
 from modelyard.core.unit import show_size
+from modelyard.data.profile import Profile, profile
 from modelyard.data.tensors import take
 from modelyard.lifecycle.lineage import subjects_of
 from modelyard.lifecycle.loop import Context
@@ -41,13 +44,14 @@ def run(context: Context, progress: Progress) -> Outcome:
     }
     evidence = [entry.to_json() for entry in store.ledger.entries() if entry.subject in subjects_of(lineage)]
     answers, created = _answers(context, model), iso(context.clock.now())
+    reference = _reference(context, model)
 
     def build(version: int) -> Bundle:
         return build_bundle(
             ReleaseInfo(project.name, version, created, project.task, model.labels, lineage),
             model=model,
             contract=contract_of(context),
-            profile=profile_of(context),
+            profile=reference,
             requirements=project.requirements,
             evidence=evidence,
             answers=answers,
@@ -68,6 +72,24 @@ def run(context: Context, progress: Progress) -> Outcome:
     headline = f"{release.name} {release.version} · {short(release.digest)} · {show_size(total)}, signed"
     # The gate judged the model; its verdict is said of the release too, which is what may be served.
     return Outcome(values, headline, ((release.digest, gate),))
+
+
+def _reference(context: Context, model: Model) -> Profile:
+    """The training part's distribution, with that of the answers on rows that training did not see."""
+    unseen = part_of(context, "validation")
+    session = RUNTIMES.get("onnxruntime").load(model)
+    try:
+        answers = predict(session, unseen.tensors)
+    finally:
+        session.close()
+    if model.labels:
+        labels = np.array(model.labels, dtype=object)[answers.argmax(axis=1)]
+        extra = {"prediction": labels, "confidence": answers.max(axis=1)}
+    else:
+        extra = {"prediction": answers.reshape(-1)}
+    seen = profile(unseen.table, contract_of(context), extra=extra).columns
+    reference = profile_of(context)
+    return Profile(reference.rows, {**reference.columns, **{name: seen[name] for name in extra}})
 
 
 def _answers(context: Context, model: Model) -> Answers:

@@ -48,6 +48,7 @@ def run(context: Context, progress: Progress) -> Outcome:
         "canary": decision.verdict.to_json(),
         "drill": drilled.to_json(),
         "began": replayed.began,
+        "requests": sum(item.ok for item in answered),
     }
     against = "its answers in training" if replayed.first else "the champion"
     headline = f"canary: {decision.action} after {len(answered)} requests against {against} · {drilled.why}"

@@ -1,0 +1,77 @@
+"""Judge the live predictions against the release's own profile, and prove each alarm with a planted fault."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelyard.core.digest import canonical
+from modelyard.core.progress import Progress
+from modelyard.lifecycle.loop import Context
+from modelyard.lifecycle.step import Outcome
+from modelyard.lifecycle.traffic import Traffic, monitor_options, read_traffic, wait_for_rows
+from modelyard.measure.measurement import Verdict
+from modelyard.monitor.window import judge_window
+from modelyard.score.context import CheckContext
+from modelyard.score.drills.catalogue import DRILLS
+
+
+def run(context: Context, progress: Progress) -> Outcome:
+    project, served = context.project, context.values("serve")
+    name = project.endpoint_name
+    wait_for_rows(project, served["began"], served["requests"])
+    traffic = read_traffic(project, context.store, since=served["began"])
+    options, now = monitor_options(project), context.clock.now()
+    report = judge_window(
+        traffic.log,
+        traffic.feedback,
+        traffic.release.profile,
+        traffic.release.contract,
+        project.requirements,
+        options,
+        endpoint=name,
+        released=traffic.released,
+        now=now,
+    )
+    verdicts = [report.to_verdict()]
+    verdicts += [alarm_verdict(alarm.kind, alarm.verdict) for alarm in report.alarms]
+    for number, drill in enumerate(DRILLS.names()):
+        progress(number / len(DRILLS.names()), f"drill {drill}")
+        verdicts.append(DRILLS.get(drill).run(_facts(context, traffic, now)))
+    drills = [verdict for verdict in verdicts if verdict.claim.startswith("drill.")]
+    values: dict[str, Any] = {
+        "window": context.store.objects.put(canonical(report.to_json())),
+        "alarms": [alarm.to_json() for alarm in report.alarms],
+        "drills": {verdict.claim: verdict.passed for verdict in drills},
+    }
+    passed = sum(verdict.passed for verdict in drills)
+    heard = ", ".join(alarm.kind for alarm in report.alarms) or "quiet"
+    judged = (
+        f"{report.rows:,} live rows · {heard}" if report.judged else f"{report.rows:,} live rows, too few"
+    )
+    headline = f"{judged} · {passed} of {len(drills)} drills fired as planted and stayed quiet otherwise"
+    return Outcome(values, headline, tuple((f"endpoint:{name}", verdict) for verdict in verdicts))
+
+
+def alarm_verdict(kind: str, verdict: Verdict) -> Verdict:
+    """An alarm as the ledger keeps it."""
+    return Verdict(
+        f"alarm.{kind}", False, verdict.why, verdict.measurements, verdict.bound, {"claim": verdict.claim}
+    )
+
+
+def _facts(context: Context, traffic: Traffic, now: float) -> CheckContext:
+    project = context.project
+    return CheckContext(
+        contract=traffic.release.contract,
+        labels=traffic.release.model.labels,
+        metric=project.train.metric,
+        requirements=project.requirements,
+        log=traffic.log,
+        feedback=traffic.feedback,
+        reference=traffic.release.profile,
+        options=monitor_options(project),
+        endpoint=project.endpoint_name,
+        released=traffic.released,
+        now=now,
+        seed=project.train.seed,
+    )

@@ -1,0 +1,86 @@
+"""What the prediction log holds of the release that serves, ready to be judged."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from modelyard.core.clock import SYSTEM_CLOCK, Clock, from_iso
+from modelyard.core.errors import MonitorError
+from modelyard.lifecycle.project import Project
+from modelyard.lifecycle.replay import AGAIN
+from modelyard.monitor.options import MonitorOptions
+from modelyard.release.endpoint import Endpoints
+from modelyard.release.key import trusted_keys
+from modelyard.release.load import LoadedRelease, load_release
+from modelyard.release.registry import Registry
+from modelyard.serve.record import read_feedback, read_predictions
+from modelyard.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """The serving release with its rows of the prediction log and the feedback on them."""
+
+    release: LoadedRelease
+    released: float
+    log: Any
+    feedback: Any
+
+
+def monitor_options(project: Project) -> MonitorOptions:
+    """The project's monitor section as the monitor takes it."""
+    options = project.monitor
+    return MonitorOptions(
+        false_alarms=options.false_alarms,
+        min_rows=min(options.window, 200),
+        window_rows=options.window,
+        stale_after=options.stale_after,
+    )
+
+
+def serving_release(project: Project, store: Store) -> LoadedRelease:
+    """The champion, verified; raises `MonitorError` before the first promotion."""
+    endpoints = Endpoints(store)
+    if project.endpoint_name not in endpoints.names():
+        raise MonitorError(
+            "nothing is served yet", value=project.endpoint_name, fix="run the loop first: modelyard run"
+        )
+    registry = Registry(store, trusted_keys(project.keys))
+    return load_release(registry.fetch(registry.by_digest(endpoints.show(project.endpoint_name).champion)))
+
+
+def read_traffic(project: Project, store: Store, *, since: float | None = None) -> Traffic:
+    """The log since a time (all of it without), of the champion's own answers.
+
+    Rows that a canary asked again are left out: the same row twice is not two facts about the traffic.
+    """
+    release = serving_release(project, store)
+    log = read_predictions(project.state, project.endpoint_name, since=since)
+    return Traffic(
+        release,
+        from_iso(release.info.created),
+        _kept(log, release.digest),
+        read_feedback(project.state, project.endpoint_name),
+    )
+
+
+def wait_for_rows(
+    project: Project, since: float, rows: int, *, wait: float = 10.0, clock: Clock = SYSTEM_CLOCK
+) -> None:
+    """Waits until the log, which is written off the request's path, holds that many rows, or for `wait` s."""
+    deadline = clock.monotonic() + wait
+    while clock.monotonic() < deadline:
+        if read_predictions(project.state, project.endpoint_name, since=since).num_rows >= rows:
+            return
+        time.sleep(0.1)
+
+
+def _kept(log: Any, digest: str) -> Any:
+    import pyarrow.compute as pc
+
+    if not log.num_rows:
+        return log
+    again = pc.starts_with(log["id"], AGAIN)
+    return log.filter(pc.and_(pc.equal(log["release"], digest), pc.invert(again)))
