@@ -15,6 +15,7 @@ from modelyard.model.model import Model
 from modelyard.model.runtime import DEFAULT_OPTIONS, RuntimeOptions, Session
 
 _QUIET = 4  # onnxruntime's log level for fatal errors only; failures reach the caller as exceptions.
+_FOLDED = str(256 << 20)
 _LEVELS = {"all": "ORT_ENABLE_ALL", "basic": "ORT_ENABLE_BASIC", "none": "ORT_DISABLE_ALL"}
 
 
@@ -25,7 +26,7 @@ class OnnxRuntime:
 
     def load(self, model: Model, options: RuntimeOptions = DEFAULT_OPTIONS) -> Session:
         """A session for the model; raises `ModelError` when onnxruntime refuses the graph."""
-        engine = _engine(model.onnx, options)
+        engine = open_engine(model.onnx, options)
         _check_names(engine, model.signature)
         return OnnxSession(engine, model.signature)
 
@@ -135,7 +136,8 @@ class OnnxSession:
         )
 
 
-def _engine(onnx: bytes, options: RuntimeOptions) -> Any:
+def open_engine(onnx: bytes, options: RuntimeOptions) -> Any:
+    """onnxruntime's own session for some bytes, without a signature; raises `ModelError` when refused."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -148,6 +150,8 @@ def _engine(onnx: bytes, options: RuntimeOptions) -> Any:
     # Spinning threads burn the core that the HTTP server needs.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # A graph cannot make the engine build huge constants, or write out functions without end, while it loads.
+    settings.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", _FOLDED)
     try:
         return onnxruntime.InferenceSession(onnx, settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own that share no root.

@@ -11,6 +11,7 @@ from modelyard.core.spec import Tensors
 from modelyard.model.convert.finish import finish, prefix_matrix
 from modelyard.model.convert.frame import is_scalar
 from modelyard.model.convert.from_lightgbm import register_lightgbm
+from modelyard.model.convert.scaler import register_scaler
 from modelyard.model.convert.trees import register_trees
 from modelyard.model.model import Task
 
@@ -25,6 +26,7 @@ def sklearn_graph(trained: Any, sample: Tensors, task: Task, classes: int) -> by
     """
     skl2onnx = require("skl2onnx", extra="train")
     register_trees()
+    register_scaler()
     register_lightgbm()
     _check_features(trained, sample)
     seen = class_columns(trained, classes) if task == "classification" else None

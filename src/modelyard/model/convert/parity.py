@@ -58,9 +58,10 @@ def prove_parity(
     may_stray = len(expected) // _STRAY if stray else 0
     if len(beyond) > may_stray:
         row = int(beyond[0])
+        became = f"{_show(expected[row])} became {_show(answers[row])}"
         raise ConversionError(
             f"the ONNX graph answers differently in {len(beyond)} of {len(expected)} rows, "
-            f"by up to {worst:.3g}; first in row {row}, where {_show(expected[row])} became {_show(answers[row])}",
+            f"by up to {worst:.3g}; first in row {row}, where {became}",
             rule=f"at most {allowed * scale:.3g} apart",
             fix=f"leave out the step that converts wrongly, or give a tolerance; inputs {_row(sample, row)}",
         )
