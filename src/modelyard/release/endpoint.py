@@ -282,7 +282,7 @@ def _refusal(state: EndpointState | None, change: _Wish, name: str, proof: Proof
 
 
 def _first_refusal(change: _Wish, proof: Proof) -> _Refusal | None:
-    if isinstance(change.policy, Single):
+    if change.claim == SET and isinstance(change.policy, Single):
         return _gate_missing(change.policy.release, proof)
     return _Refusal("it has no champion yet", "let a single release serve first")
 

@@ -130,7 +130,7 @@ def test_no_state_is_kept_between_calls(key: SigningKey) -> None:
 
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
-    """OpenSSF's own implementation. Its 1.1 imports pyOpenSSL (for certificates only) but does not require it."""
+    """OpenSSF's own implementation. 1.1 imports pyOpenSSL, for certificates only, and does not require it."""
     import sys
 
     patch = pytest.MonkeyPatch()
