@@ -42,12 +42,12 @@ class RsgiDoor:
         self._watch: asyncio.TimerHandle | None = None
 
     def open(self, listening: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-        """Begins to answer; the socket must be bound and stays the caller's."""
+        """Begins to answer; the socket must listen, and belongs to the door from here on."""
         self._closed = loop.create_future()
         closed = self._closed
         self._signal.add_cb(lambda: loop.call_soon_threadsafe(_settle, closed))
         settings = HTTP1Settings(header_read_timeout=int(self._limits.header_seconds * 1000))
-        holder = _ENGINE.SocketHolder(listening.fileno(), False, BACKLOG)
+        holder = _ENGINE.SocketHolder(listening.detach(), False, BACKLOG)
         worker = _ENGINE.RSGIWorker(
             1,
             (None, holder),

@@ -91,8 +91,8 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
     follower.restore()
     follower.start()
     log.start()
-    door.open(listening, loop)
     _LOG.info("listening on %s", listening.getsockname())
+    door.open(listening, loop)
     await stopping.wait()
 
     _LOG.info("draining")
