@@ -1,0 +1,196 @@
+"""The way to tools that want files: a private folder that lives as long as one call, and their silence."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelyard.core.errors import CompressError
+from modelyard.core.spec import Tensors
+from modelyard.model.reader import read_model
+
+if TYPE_CHECKING:
+    from modelyard.model.model import Model
+
+WEIGHTED = ("Conv", "Gemm", "MatMul")
+"""The operators that int8 arithmetic can speed up."""
+
+_LEVEL_FATAL = 4
+_PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")
+
+
+def operators(proto: Any) -> Counter[str]:
+    """How many nodes of each operator the main graph has."""
+    return Counter(node.op_type for node in proto.graph.node)
+
+
+def parse(model: Model) -> Any:
+    """The model's graph as an `onnx.ModelProto` of its own, free to be changed."""
+    import onnx
+
+    return onnx.ModelProto.FromString(model.onnx)
+
+
+def require_weights(proto: Any, kinds: tuple[str, ...] = WEIGHTED) -> None:
+    """Raises `CompressError` unless a node of these operators has constant weights."""
+    constant = {item.name for item in proto.graph.initializer}
+    constant |= {name for node in proto.graph.node if node.op_type == "Constant" for name in node.output}
+    present = [node for node in proto.graph.node if node.op_type in kinds]
+    named = ", ".join(kinds[:-1]) + f" or {kinds[-1]}"
+    if not present:
+        raise CompressError(f"does not apply: no {named}")
+    if not any(name in constant for node in present for name in node.input[1:2]):
+        raise CompressError(f"does not apply: no {named} with constant weights")
+
+
+def optimized(proto: Any) -> Any:
+    """The graph after onnxruntime's basic rewrites: constants folded, batch norm fused, dead nodes gone.
+
+    Only rewrites that stay within standard operators and tie the graph to no machine. Raises `CompressError`
+    when onnxruntime cannot load the graph.
+    """
+    import onnx
+    import onnxruntime
+
+    with private_folder() as folder:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(folder / "optimized.onnx")
+        options.log_severity_level = _LEVEL_FATAL
+        options.intra_op_num_threads = 1
+        try:
+            onnxruntime.InferenceSession(
+                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+            found = onnx.ModelProto.FromString((folder / "optimized.onnx").read_bytes())
+        except Exception as error:  # onnxruntime raises classes of its own that share no root.
+            raise CompressError("onnxruntime cannot rewrite the graph", value=str(error)[:300]) from error
+    drop_dead(found.graph)
+    return found
+
+
+def drop_dead(graph: Any) -> None:
+    """Takes out, in place, nodes whose outputs nobody reads and constants that no node uses.
+
+    onnxruntime keeps both in the file that it writes.
+    """
+    needed = {item.name for item in graph.output}
+    alive = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            alive.append(node)
+            needed |= _read_by(node)
+    constants = [item for item in graph.initializer if item.name in needed]
+    del graph.node[:]
+    graph.node.extend(reversed(alive))
+    del graph.initializer[:]
+    graph.initializer.extend(constants)
+
+
+def _read_by(node: Any) -> set[str]:
+    """Every name that a node reads, those that its inner graphs take from outside included."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            names |= {item.name for item in graph.output}
+            for inner in graph.node:
+                names |= _read_by(inner)
+    return names
+
+
+def prepared(proto: Any) -> Any:
+    """The graph as onnxruntime's quantizer wants it: rewritten, without stale shapes, marked as prepared."""
+    found = optimized(proto)
+    # A shape left over from an exporter that disagrees with inference makes the quantizer fail.
+    del found.graph.value_info[:]
+    mark = found.metadata_props.add()
+    mark.key, mark.value = _PREPARED
+    return found
+
+
+def reread(data: bytes, original: Model) -> Model:
+    """The new bytes through the strict reader, with the original's task and labels and the same signature."""
+    found = read_model(data, task=original.task, labels=original.labels)
+    if found.signature != original.signature:
+        raise CompressError(
+            "the pass changed the model's signature",
+            value=found.signature.to_json(),
+            rule=str(original.signature.to_json()),
+        )
+    return found
+
+
+def usable_rows(model: Model, calibration: Tensors, fewest: int) -> tuple[Tensors, int]:
+    """Calibration rows whose numbers are all finite, and how many were left out for not being so.
+
+    Raises `CompressError` when the rows do not fit the model's signature or fewer than `fewest` are left.
+    """
+    import numpy as np
+
+    specs = {spec.name: spec for spec in model.signature.inputs}
+    if set(calibration) != set(specs):
+        raise CompressError(
+            "the calibration rows do not fit the model", value=sorted(calibration), rule=str(sorted(specs))
+        )
+    rows = len(next(iter(calibration.values())))
+    finite = np.ones(rows, dtype=np.bool_)
+    for name, spec in specs.items():
+        values = calibration[name]
+        if values.dtype != spec.dtype or not spec.accepts(values.shape) or len(values) != rows:
+            raise CompressError(
+                f"the calibration rows do not fit input {name!r}",
+                value=f"{values.dtype} {list(values.shape)}",
+                rule=f"{spec.dtype} {list(spec.shape)}, {rows} rows in all",
+            )
+        if values.dtype.kind == "f" and rows:
+            finite &= np.isfinite(values).reshape(rows, -1).all(axis=1)
+    kept = int(finite.sum())
+    if kept < fewest:
+        raise CompressError(
+            "too few rows to calibrate with", value=kept, rule=f"at least {fewest} rows of finite numbers"
+        )
+    return {name: values[finite] for name, values in calibration.items()}, rows - kept
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder that only this user can read, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="modelyard-compress-") as name:
+        yield Path(name)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keeps the quantizer's words, which it writes to the root logger, from the user's terminal and logs."""
+
+    def foreign(record: logging.LogRecord) -> bool:
+        return "quantization" not in Path(record.pathname).parts
+
+    root = logging.getLogger()
+    # Without any handler the first word would install one on the root logger for good.
+    placeholder = logging.NullHandler()
+    root.addHandler(placeholder)
+    root.addFilter(foreign)
+    try:
+        yield
+    finally:
+        root.removeFilter(foreign)
+        root.removeHandler(placeholder)
+
+
+def changes(before: Counter[str], after: Counter[str]) -> tuple[str, ...]:
+    """What became of the operators, in words.
+
+    >>> changes(Counter(Conv=2, BatchNormalization=2, Relu=1), Counter(Conv=2, Relu=1))
+    ('5 nodes became 3', 'BatchNormalization 2 -> 0')
+    """
+    names = sorted(name for name in before | after if before[name] != after[name])
+    return (
+        f"{before.total()} nodes became {after.total()}",
+        *(f"{name} {before[name]} -> {after[name]}" for name in names),
+    )
