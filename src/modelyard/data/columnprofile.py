@@ -213,7 +213,7 @@ class TensorProfile:
     @staticmethod
     def of(values: npt.NDArray[Any], missing: npt.NDArray[np.bool_]) -> TensorProfile:
         """The profile of tensors `[N, *S]` of which `missing` `[N]` are null."""
-        rows = values.reshape(len(values), -1)
+        rows = values.reshape(len(values), math.prod(values.shape[1:]))
         if missing.any():
             rows = rows[~missing]
         if rows.dtype.kind != "f" or rows.dtype.itemsize < 4:

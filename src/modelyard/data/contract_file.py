@@ -69,6 +69,7 @@ def write_contract(path: Path, contract: Contract) -> None:
     columns = document["columns"]
     for name in [name for name in columns if name not in {column.name for column in contract.columns}]:
         del columns[name]
+    known = set(columns)
     for column in contract.columns:
         wanted = _shown(column)
         if column.name not in columns:
@@ -77,6 +78,8 @@ def write_contract(path: Path, contract: Contract) -> None:
         for key in [key for key in table if key not in wanted and table[key] != _DEFAULTS.get(key)]:
             del table[key]
         for key, value in wanted.items():
+            if key not in table and value == _DEFAULTS.get(key) and column.name in known:
+                continue
             if key not in table or table[key] != value:
                 table[key] = value
     write_atomic(path, tomlkit.dumps(document).encode())

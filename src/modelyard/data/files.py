@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -124,9 +125,13 @@ def read_npz(path: Path) -> Table:
     Arrays of Python objects are refused: reading them would run code from the file.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Our own handle: numpy leaves its one open when the archive is broken.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("one array without a name; save it with numpy.savez")  # noqa: TRY301
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise _broken(error, "npz without objects") from error
     for inputs in ("X", "x"):
         if set(arrays) == {inputs, "y"}:

@@ -296,7 +296,7 @@ def _tensor(name: str, values: pa.ChunkedArray) -> Column:
     flat = array[~missing].reshape(-1) if missing.any() else array.reshape(-1)
     unknown = missing
     if flat.dtype.kind == "f" and not np.isfinite(flat.sum()):
-        unknown = missing | np.isnan(array.reshape(len(array), -1)).any(axis=1)
+        unknown = missing | np.isnan(array.reshape(len(array), math.prod(array.shape[1:]))).any(axis=1)
         flat = flat[np.isfinite(flat)]
     low, high = _range(flat, share=0.001, least=100) if flat.size else (None, None)
     if flat.size and flat.dtype.kind in "iu" and low is not None and high is not None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from modelyard.core.errors import RequestError
 from modelyard.core.names import did_you_mean
-from modelyard.core.spec import Tensors
+from modelyard.core.spec import Tensors, numpy_type
 from modelyard.data.contract import Column, Contract
 
 _SCALARS = ("number", "integer", "boolean")
@@ -45,7 +45,7 @@ class LiveContract:
             for column in contract.features
             if column.kind in ("category", "text") and (column.kind == "category" or column.missing_max == 0)
         )
-        self._tensors = tuple(column for column in contract.features if column.kind == "tensor")
+        self._tensors = tuple(_bounded(column) for column in contract.features if column.kind == "tensor")
         largest = float(np.finfo(np.float32).max)
         self._low = np.array([_low(column, -largest) for column in scalars], np.float32)
         self._high = np.array([_high(column, largest) for column in scalars], np.float32)
@@ -64,8 +64,8 @@ class LiveContract:
                 self._check_scalars(tensors, found)
             for column, allowed in self._texts:
                 _check_text(tensors[column.name], column, allowed, found)
-            for column in self._tensors:
-                _check_tensor(tensors[column.name], column, found)
+            for column, low, high in self._tensors:
+                _check_tensor(tensors[column.name], column, low, high, found)
         except KeyError as error:
             name = str(error.args[0])
             raise RequestError(f"the input {name!r} is absent", fix=did_you_mean(name, tensors)) from None
@@ -145,18 +145,22 @@ def _check_text(
         found.append(Breach(column.name, "missing", missing, ""))
 
 
-def _check_tensor(values: npt.NDArray[Any], column: Column, found: list[Breach]) -> None:
-    if not values.size:
+def _bounded(column: Column) -> tuple[Column, Any, Any]:
+    """A tensor column with the bounds of its elements, as numpy scalars that compare without conversion."""
+    dtype = numpy_type(column.datatype or "FP32")
+    if dtype.kind == "f":
+        limit = float(np.finfo(dtype).max)
+        return column, dtype.type(_low(column, -limit)), dtype.type(_high(column, limit))
+    return column, _low(column, -math.inf), _high(column, math.inf)
+
+
+def _check_tensor(values: npt.NDArray[Any], column: Column, low: Any, high: Any, found: list[Breach]) -> None:
+    # NaN is the least and the greatest of all, so that it, too, leads to the closer look.
+    if not values.size or (values.min() >= low and values.max() <= high):
         return
-    floating = values.dtype.kind == "f"
-    low, high = values.min(), values.max()
-    limit = float(np.finfo(values.dtype).max) if floating else math.inf
-    kind = values.dtype.type if floating else float
-    if low >= kind(_low(column, -limit)) and high <= kind(_high(column, limit)):
-        return
-    elements = values.reshape(len(values), -1)
+    elements = values.reshape(len(values), math.prod(values.shape[1:]))
     finite = np.ones(elements.shape, np.bool_)
-    if floating:
+    if values.dtype.kind == "f":
         finite = np.isfinite(elements)
         if column.missing_max == 0:
             _add(elements, np.isnan(elements), column, "missing", found)

@@ -164,7 +164,7 @@ def _hashes(table: Table, salt: str) -> npt.NDArray[np.uint64]:
 def _column_hashes(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
     if is_tensor(column.type):
         values, missing = tensor_values(column)
-        rows = np.ascontiguousarray(values).reshape(len(values), -1)
+        rows = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
         width = rows.shape[1] * rows.dtype.itemsize
         data = memoryview(cast(Any, rows.view(np.uint8).reshape(-1) if rows.size else b""))
         hashes = np.fromiter(

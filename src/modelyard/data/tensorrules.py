@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def tensor_findings(values: pa.ChunkedArray, column: Column) -> tuple[list[Findi
     checked = [f"{name}: shape and datatype"]
     unchecked: list[str] = []
     array, null = tensor_values(values)
-    elements = array.reshape(total, -1)
+    elements = array.reshape(total, math.prod(shape))
     absent, infinite = null, np.zeros(total, np.bool_)
     if elements.dtype.kind == "f" and total:
         # A sum is also NaN for infinities of both signs, and infinite when it overflows: look closer there.
