@@ -97,7 +97,8 @@ class Database:
 
         try:
             yield
-        except (DBAPIError, PoolTimeout) as error:
+        except (DBAPIError, PoolTimeout, UnicodeDecodeError) as error:
+            # UnicodeDecodeError: what Python's sqlite3 makes of a damaged file, even in its own messages.
             # `from None`: SQLAlchemy's own text carries statements and parameters.
             raise failure(error, self.place, self._wait) from None
         except SQLAlchemyError as error:

@@ -26,8 +26,6 @@ _SQLITE = {
 _POSTGRES = {
     "53100": ("the database server's disk is full", "free some space on it, then run again"),
     "53300": ("the database server takes no more connections", "raise its max_connections"),
-    "28": ("the database server refuses the login", "check user and password in the records URL"),
-    "3D": ("the database does not exist on the server", "create it, or correct the records URL"),
     "42501": ("the login lacks a right on the database", "grant it create, select, insert and update"),
     "25006": ("the database server only reads (a standby?)", "name its primary in the records URL"),
     "57P": ("the database server is shutting down or starting", "run again when it is up"),
@@ -80,10 +78,15 @@ def _is_busy(cause: Any) -> bool:
 
 
 def _meaning(cause: Any) -> tuple[str, str]:
+    if isinstance(cause, UnicodeDecodeError):
+        return _SQLITE[sqlite3.SQLITE_CORRUPT]
     if isinstance(cause, sqlite3.Error):
         kind = getattr(cause, "sqlite_errorcode", 0) & 0xFF
         return _SQLITE.get(kind, ("the database refused the work", "see the value for the database's words"))
     state = getattr(cause, "sqlstate", None)
+    if state is None and "FATAL:" in str(cause):
+        # While it connects, the driver keeps the server's words but not their code.
+        return "the database server refuses the login", "check user, password and database in the records URL"
     if state is None:
         return (
             "the database server cannot be reached",

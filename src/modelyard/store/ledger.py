@@ -158,11 +158,9 @@ class Ledger:
         index, previous = 0, GENESIS
         with self._database.reading() as connection:
             newest = connection.execute(select(LEDGER_HEAD.c.number, LEDGER_HEAD.c.hash)).one_or_none()
-            rows = connection.execution_options(yield_per=_PAGE).execute(
-                _selected().order_by(LEDGER.c.number)
-            )
-            for chunk in rows.partitions():
-                for row in chunk:
+            query = _selected().order_by(LEDGER.c.number)
+            with connection.execution_options(yield_per=_PAGE).execute(query) as rows:
+                for row in rows:
                     index += 1
                     if _hash(row) != row[8]:
                         raise changed(row[0])

@@ -256,6 +256,8 @@ class Records:
         if limit is not None:
             used = select(column.metric_set).where(*conditions).order_by(column.number.desc()).limit(limit)
             sets = sets.where(METRIC_SETS.c.number.in_(used.subquery().select()))
+        # `json.loads` would look for white space around each of thousands of texts that have none.
+        decode = json.JSONDecoder().raw_decode
         with self._database.reading() as connection:
             names = {number: json.loads(text) for number, text in connection.execute(sets)}
             return [
@@ -266,7 +268,7 @@ class Records:
                     status,
                     started,
                     ended,
-                    json.loads(params) if params != "{}" else {},
+                    decode(params)[0],
                     {} if values is None else dict(zip(names[number], unpack_values(values), strict=True)),
                 )
                 for run, project, kind, status, started, ended, params, number, values in connection.execute(

@@ -229,8 +229,9 @@ def test_an_optuna_study_lives_in_the_same_database(records: Records) -> None:
             )
             study.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=3)
         assert len(study.trials) == expected
-        records.log_metrics(run, {"best": study.best_value}, step=expected)
+        best = study.best_value
+        records.log_metrics(run, {"best": best}, step=expected)
         storage.remove_session()
         storage.engine.dispose()
-    assert records.run(run).metrics == {"best": study.best_value}
+    assert records.run(run).metrics == {"best": best}
     records.put_document("k", "after", 1)
