@@ -12,6 +12,9 @@ from modelyard.monitor.suspicion import Suspicion
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from modelyard.data.contract import Contract
+    from modelyard.data.profile import Profile
+
 
 def breach_rate(table: pa.Table, options: MonitorOptions, action: str) -> Suspicion:
     """The share of rows with a breach against `breach_max`, with the most broken promises named."""
@@ -39,3 +42,33 @@ def breach_rate(table: pa.Table, options: MonitorOptions, action: str) -> Suspic
         bound=options.breach_max,
         details={"promises": [{"promise": text, "rows": count} for text, count in worst]},
     )
+
+
+def missing_rates(
+    window: Profile, contract: Contract, options: MonitorOptions, action: str
+) -> list[Suspicion]:
+    """The promise that some, but not more, of a feature may be missing: no single row can break it."""
+    found = []
+    for column in contract.features:
+        side = window.columns.get(column.name)
+        if side is None or not 0.0 < column.missing_max < 1.0 or not side.count:
+            continue
+        lacking = round(side.missing_rate * side.count)
+        found.append(
+            Suspicion(
+                claim=f"monitor.missing[{column.name}]",
+                kind="breaches",
+                subject=column.name,
+                p_value=above(lacking, side.count, column.missing_max),
+                relevant=side.missing_rate > column.missing_max,
+                finding=f"{column.name} is missing in {lacking:,} of {side.count:,} rows "
+                f"({side.missing_rate:.1%}), promised at most {column.missing_max:.1%}",
+                action=action,
+                effect=side.missing_rate - column.missing_max,
+                measurements=(
+                    rate("missing_rate", lacking, side.count, confidence=options.confidence, of=column.name),
+                ),
+                bound=column.missing_max,
+            )
+        )
+    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,3 +61,12 @@ def span(table: pa.Table) -> tuple[float, float]:
         return 0.0, 0.0
     times = micros(table)
     return float(times.min()) / 1e6, float(times.max()) / 1e6
+
+
+def only(contract: Contract, names: Sequence[str]) -> Contract:
+    """The contract with just these features; the others are as if ignored."""
+    columns = [
+        replace(column, role="ignored") if column.role == "feature" and column.name not in names else column
+        for column in contract.columns
+    ]
+    return replace(contract, columns=tuple(columns))

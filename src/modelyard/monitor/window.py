@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelyard.measure.requirement import Requirement
 from modelyard.monitor.actions import Actions
-from modelyard.monitor.breaches import breach_rate
+from modelyard.monitor.breaches import breach_rate, missing_rates
 from modelyard.monitor.budget import share
 from modelyard.monitor.drift import drift, window_profile
 from modelyard.monitor.numerics import numerics
@@ -67,6 +67,7 @@ def judge_window(
     if answered.num_rows >= options.min_rows:
         suspicions += latencies(answered, requirements, options, actions.rollback)
         profiled = window_profile(answered, features, contract)
+        suspicions += missing_rates(profiled, contract, options, actions.inspect)
         moved, unknown = drift(profiled, reference, options, actions)
         suspicions += moved
         unjudged += unknown
