@@ -13,6 +13,7 @@ So a promotion without evidence has no effect even when somebody writes the entr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -202,7 +203,7 @@ class Endpoints:
         generation = 0 if state is None else state.generation
         if expected is not None and expected != generation:
             raise _moved(generation).error(name, expected)
-        proof = self._proof(None)
+        proof = self._proof()
         refusal = _refusal(state, _Wish(claim, policy, generation), name, proof)
         if refusal is not None:
             raise refusal.error(name, short(policy.releases[-1]))
@@ -227,15 +228,22 @@ class Endpoints:
 
     def _fold(self, name: str) -> _Fold:
         fold = self._folds.get(name, _Fold())
+        known: dict[tuple[Digest, str], list[Entry]] = {}
         for entry in self._ledger.entries(subject=_SUBJECT + name, prefix="endpoint.", after=fold.after):
-            fold = _step(fold, name, entry, self._proof(entry.index))
+            fold = _step(fold, name, entry, self._proof(entry.index, known))
         self._folds[name] = fold
         return fold
 
-    def _proof(self, before: int | None) -> Proof:
+    def _proof(
+        self, before: float = math.inf, known: dict[tuple[Digest, str], list[Entry]] | None = None
+    ) -> Proof:
+        """What the ledger says before an entry; `known` keeps the answers of one pass over the history."""
+        found = {} if known is None else known
+
         def entries(digest: Digest, claim: str) -> Sequence[Entry]:
-            found = self._ledger.entries(subject=digest, claim=claim)
-            return [entry for entry in found if before is None or entry.index < before]
+            if (digest, claim) not in found:
+                found[digest, claim] = self._ledger.entries(subject=digest, claim=claim)
+            return [entry for entry in found[digest, claim] if entry.index < before]
 
         return entries
 

@@ -205,11 +205,11 @@ def month(rng: np.random.Generator, rates: dict[str, tuple[float, float]]) -> st
     return "continue"
 
 
-def simulate(seed: int, **candidate: float) -> list[str]:
+def simulate(seed: int, runs: int = RUNS, **candidate: float) -> list[str]:
     rng = np.random.default_rng(seed)
     base = {"errors": 0.01, "slow": 0.02, "misses": 0.05}
     rates = {name: (rate, candidate.get(name, rate)) for name, rate in base.items()}
-    return [month(rng, rates) for _ in range(RUNS)]
+    return [month(rng, rates) for _ in range(runs)]
 
 
 def test_looking_daily_for_a_month_keeps_false_alarms_below_alpha() -> None:
@@ -223,6 +223,6 @@ def test_looking_daily_for_a_month_keeps_false_alarms_below_alpha() -> None:
 
 def test_what_is_worse_than_a_margin_is_found_and_hardly_ever_promoted() -> None:
     for seed, worse in enumerate(({"errors": 0.05}, {"slow": 0.12}, {"misses": 0.15})):
-        found = simulate(10 + seed, **worse)
-        assert found.count("promote") <= 0.05 * RUNS
-        assert found.count("rollback") >= 0.9 * RUNS
+        found = simulate(10 + seed, 60, **worse)
+        assert found.count("promote") <= 0.05 * 60
+        assert found.count("rollback") >= 0.9 * 60
