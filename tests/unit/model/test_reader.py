@@ -203,7 +203,7 @@ def billion_laughs(levels: int, *, circle: bool = False) -> onnx.ModelProto:
     imports = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
     functions = []
     for level in range(levels):
-        name = f"F{level - 1}" if level else ("F%d" % (levels - 1) if circle else "Neg")
+        name = f"F{level - 1}" if level else (f"F{levels - 1}" if circle else "Neg")
         domain = "" if level == 0 and not circle else "own"
         nodes = [helper.make_node(name, [f"t{i}"], [f"t{i + 1}"], domain=domain) for i in range(10)]
         functions.append(helper.make_function("own", f"F{level}", ["t0"], ["t10"], nodes, imports))
@@ -225,7 +225,7 @@ def test_functions_that_write_out_to_billions_of_nodes() -> None:
 
 
 def loop(trips: Any, *, wired: bool = True) -> onnx.ModelProto:
-    value = lambda name, kind, shape: helper.make_tensor_value_info(name, kind, shape)  # noqa: E731
+    value = helper.make_tensor_value_info
     body = helper.make_graph(
         [helper.make_node("Identity", ["c"], ["c2"]), helper.make_node("Add", ["v", "v"], ["v2"])],
         "body",

@@ -7,15 +7,15 @@ from typing import Any
 
 from modelyard.core.require import require
 
-_FLOAT, _DOUBLE = 1, 11
+_FLOAT = 1
 
 
 @functools.cache
 def register_scaler() -> None:
     """Replaces skl2onnx's converter of StandardScaler for float32 input, once a process.
 
-    scikit-learn subtracts and divides in float64 and rounds to float32 after each; onnx's Scaler multiplies
-    in float32, one unit in the last place away, which sends rows the wrong way where a boosted tree's
+    scikit-learn subtracts the mean and divides by the scale in float32; onnx's Scaler multiplies by the
+    scale's inverse, one unit in the last place away, which sends rows the wrong way where a boosted tree's
     threshold is a value of the training data.
     """
     skl2onnx = require("skl2onnx", extra="train")
@@ -35,7 +35,7 @@ def register_scaler() -> None:
         steps = [("Sub", fitted.mean_ if fitted.with_mean else None), ("Div", fitted.scale_)]
         for kind, values in steps:
             if values is not None:
-                last = _in_double(scope, container, kind, last, values)
+                last = _step(scope, container, kind, last, values)
         container.add_node(
             "Identity", [last], operator.outputs[0].full_name, name=scope.get_unique_operator_name("Identity")
         )
@@ -45,12 +45,9 @@ def register_scaler() -> None:
     )
 
 
-def _in_double(scope: Any, container: Any, kind: str, last: str, values: Any) -> str:
+def _step(scope: Any, container: Any, kind: str, last: str, values: Any) -> str:
     constant = scope.get_unique_variable_name("scaler_constant")
-    container.add_initializer(constant, _DOUBLE, [1, len(values)], [float(value) for value in values])
-    for step, options in (("Cast", {"to": _DOUBLE}), (kind, {}), ("Cast", {"to": _FLOAT})):
-        made = scope.get_unique_variable_name("scaled")
-        inputs = [last, constant] if step == kind else [last]
-        container.add_node(step, inputs, made, name=scope.get_unique_operator_name(step), **options)
-        last = made
-    return str(last)
+    container.add_initializer(constant, _FLOAT, [1, len(values)], [float(value) for value in values])
+    made: str = scope.get_unique_variable_name("scaled")
+    container.add_node(kind, [last, constant], made, name=scope.get_unique_operator_name(kind))
+    return made
