@@ -1,8 +1,14 @@
-"""Holds a whole table against its contract, in one pass of DuckDB over Arrow's memory."""
+"""Holds a whole table against its contract: DuckDB over Arrow's memory.
+
+One pass takes the extremes and the gaps of every column, which clears the columns that keep their promise;
+only the others are read again, to count the rows that break each rule and to fetch examples.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,11 +46,18 @@ class Rule:
 class _Plan:
     """What a validation is going to do; filled column by column."""
 
-    rules: list[Rule] = field(default_factory=list)
+    rules: dict[str, list[Rule]] = field(default_factory=dict)
     columns: dict[str, Any] = field(default_factory=dict)
+    bounds: dict[str, tuple[float, float] | None] = field(default_factory=dict)
+    """What the extremes must lie between for a column to be cleared; `None`: cleared by its gaps alone."""
     checked: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+
+    def add(self, rule: Rule) -> None:
+        """Plans a rule and says so."""
+        self.rules.setdefault(rule.column.name, []).append(rule)
+        self.checked.append(f"{rule.column.name}: {rule.promise}")
 
 
 def validate(table: Table, contract: Contract, *, now: float | None = None, label: bool = True) -> Findings:
@@ -157,28 +170,33 @@ def _plan_number(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
     plan.columns[column.name] = values
     name = quoted(column.name)
     floating = pa.types.is_floating(values.type)
-    missing = f"({name} IS NULL OR isnan({name}))" if floating else f"{name} IS NULL"
-    known = f"NOT isnan({name}) AND " if floating else ""
-    _plan_missing(column, missing, plan)
+    _plan_missing(column, f"({name} IS NULL OR isnan({name}))" if floating else f"{name} IS NULL", plan)
     if floating:
-        plan.rules.append(Rule(column, "infinite", f"isinf({name})", promise="finite numbers"))
-        plan.checked.append(f"{column.name}: finite")
-        if column.kind == "integer":
-            whole = f"isfinite({name}) AND {name} <> trunc({name})"
-            plan.rules.append(Rule(column, "whole", whole, promise="whole numbers"))
-            plan.checked.append(f"{column.name}: whole")
+        plan.add(Rule(column, "infinite", f"isinf({name})", promise="finite numbers"))
+    if floating and column.kind == "integer":
+        plan.add(
+            Rule(column, "whole", f"isfinite({name}) AND {name} <> trunc({name})", promise="whole numbers")
+        )
+    else:
+        plan.bounds[column.name] = _extremes(column)
     # An infinite value is one finding, not two.
-    finite = f"isfinite({name}) AND " if floating else known
+    finite = f"isfinite({name}) AND " if floating else ""
     single = pa.types.is_float32(values.type)
     for rule, bound, sign in (("minimum", column.minimum, "<"), ("maximum", column.maximum, ">")):
         if bound is None or math.isinf(bound):
             plan.unchecked.append(f"{column.name}: no {rule} is promised")
             continue
         # A bound such as 0.1 has no exact float32: both sides are then rounded alike.
-        literal = f"CAST({bound!r} AS {'FLOAT' if single else 'DOUBLE'})"
+        edge = f"CAST({bound!r} AS {'FLOAT' if single else 'DOUBLE'})"
         what = f"at {'least' if rule == 'minimum' else 'most'} {bound:g}"
-        plan.rules.append(Rule(column, rule, f"{finite}{name} {sign} {literal}", promise=what))
-        plan.checked.append(f"{column.name}: {what}")
+        plan.add(Rule(column, rule, f"{finite}{name} {sign} {edge}", promise=what))
+
+
+def _extremes(column: Column) -> tuple[float, float]:
+    """What finite values lie between, at least; an infinite bound is none."""
+    largest = sys.float_info.max
+    low = -largest if column.minimum is None else max(column.minimum, -largest)
+    return low, largest if column.maximum is None else min(column.maximum, largest)
 
 
 def _plan_boolean(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
@@ -186,21 +204,29 @@ def _plan_boolean(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
     name = quoted(column.name)
     floating = pa.types.is_floating(values.type)
     _plan_missing(column, f"({name} IS NULL OR isnan({name}))" if floating else f"{name} IS NULL", plan)
-    if not pa.types.is_boolean(values.type):
-        known = f"NOT isnan({name}) AND " if floating else ""
-        plan.rules.append(Rule(column, "boolean", f"{known}{name} NOT IN (0, 1)", promise="0 and 1"))
-        plan.checked.append(f"{column.name}: 0 and 1")
+    if pa.types.is_boolean(values.type):
+        plan.bounds[column.name] = None
+        return
+    known = f"NOT isnan({name}) AND " if floating else ""
+    plan.add(Rule(column, "boolean", f"{known}{name} NOT IN (0, 1)", promise="0 and 1"))
 
 
 def _plan_category(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
-    plan.columns[column.name] = values
-    name = quoted(column.name)
-    _plan_missing(column, f"({name} IS NULL OR {name} = '')", plan)
-    listed = ", ".join(literal(value) for value in column.categories or ())
-    broken = f"{name} <> '' AND {name} NOT IN ({listed})"
+    """Judges the distinct values at once: they are few, whatever the number of rows."""
+    counts = pc.value_counts(values)
+    found = dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
+    missing = found.pop(None, 0) + found.pop("", 0)
+    rule = _plan_missing(column, "", plan)
+    if rule and missing > column.missing_max * len(values):
+        plan.findings.append(_missing_finding(rule, missing, len(values)))
     promise = f"one of {len(column.categories or ()):,} categories"
-    plan.rules.append(Rule(column, "category", broken, promise=promise))
     plan.checked.append(f"{column.name}: {promise}")
+    known = set(column.categories or ())
+    unknown = {value: count for value, count in found.items() if value not in known}
+    if unknown:
+        examples = tuple(_shown(value) for value in list(unknown)[:EXAMPLES])
+        broken = Rule(column, "category", "", promise=promise)
+        plan.findings.append(_broken_finding(broken, sum(unknown.values()), len(values), examples))
 
 
 def _plan_text(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
@@ -212,6 +238,7 @@ def _plan_text(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
 
 def _plan_time(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
     plan.columns[column.name] = values
+    plan.bounds[column.name] = None
     _plan_missing(column, f"{quoted(column.name)} IS NULL", plan)
     plan.unchecked.append(f"{column.name}: the range of the times")
 
@@ -226,43 +253,79 @@ _PLANNERS: dict[str, Callable[[pa.ChunkedArray, Column, _Plan], None]] = {
 }
 
 
-def _plan_missing(column: Column, missing: str, plan: _Plan) -> None:
+def _plan_missing(column: Column, missing: str, plan: _Plan) -> Rule | None:
     if column.missing_max >= 1:
         plan.unchecked.append(f"{column.name}: any number may be missing")
-        return
+        return None
     promise = "none missing" if column.missing_max == 0 else f"at most {column.missing_max:.3g} of it missing"
-    plan.rules.append(Rule(column, "missing", missing, column.missing_max, promise))
-    plan.checked.append(f"{column.name}: {promise}")
+    rule = Rule(column, "missing", missing, column.missing_max, promise)
+    if missing:
+        plan.add(rule)
+    else:
+        plan.checked.append(f"{column.name}: {promise}")
+    return rule
 
 
 def _judged(plan: _Plan, rows: int) -> list[Finding]:
-    """All rules in one pass, then one look-up of examples for each rule that broke."""
-    with duckdb.connect(
-        ":memory:", config={"threads": _threads(), "enable_external_access": "false"}
-    ) as engine:
+    """Clears columns by their extremes, then counts in those that are left, rule by rule."""
+    config: dict[str, Any] = {"threads": _threads(), "enable_external_access": "false"}
+    with duckdb.connect(":memory:", config=config) as engine:
         engine.register("data", pa.table(plan.columns))
-        counts: list[int] = []
-        for start in range(0, len(plan.rules), 512):
-            # Thousands of expressions in one statement cost more to plan than a second pass costs to run.
-            part = plan.rules[start : start + 512]
-            sums = ", ".join(f"count(*) FILTER (WHERE {rule.broken})" for rule in part)
-            counts += engine.execute(f"SELECT {sums} FROM data").fetchall()[0]  # noqa: S608
+        cleared = _cleared(plan, rows, engine)
         findings = []
-        for rule, count in zip(plan.rules, counts, strict=True):
-            if count and count > rule.allowed * rows:
-                findings.append(_finding(rule, count, rows, engine))
+        for name, rules in plan.rules.items():
+            if name in cleared:
+                continue
+            # Only rows that break something reach the counters.
+            where = " OR ".join(f"({rule.broken})" for rule in rules)
+            sums = ", ".join(f"count(*) FILTER (WHERE {rule.broken})" for rule in rules)
+            counts = engine.execute(f"SELECT {sums} FROM data WHERE {where}").fetchall()[0]  # noqa: S608
+            for rule, count in zip(rules, counts, strict=True):
+                if count and count > rule.allowed * rows:
+                    findings.append(_finding(rule, count, rows, engine))
     return findings
 
 
+def _cleared(plan: _Plan, rows: int, engine: duckdb.DuckDBPyConnection) -> set[str]:
+    cleared: set[str] = set()
+    names = [name for name in plan.rules if name in plan.bounds]
+    for start in range(0, len(names), 256):
+        # Thousands of expressions in one statement cost more to plan than a second pass costs to run.
+        part = names[start : start + 256]
+        wanted = ", ".join(_summary(name, plan.bounds[name]) for name in part)
+        row = engine.execute(f"SELECT {wanted} FROM data").fetchall()[0]  # noqa: S608
+        for place, name in enumerate(part):
+            known, low, high = row[3 * place : 3 * place + 3]
+            bounds = plan.bounds[name]
+            gaps = rows - known <= plan.rules[name][0].column.missing_max * rows
+            # NaN is the greatest number of all to DuckDB, so that `high` betrays it.
+            within = bounds is None or low is None or (low >= bounds[0] and high <= bounds[1])
+            if gaps and within:
+                cleared.add(name)
+    return cleared
+
+
+def _summary(name: str, bounds: tuple[float, float] | None) -> str:
+    column = quoted(name)
+    return f"count({column}), " + ("NULL, NULL" if bounds is None else f"min({column}), max({column})")
+
+
 def _finding(rule: Rule, count: int, rows: int, engine: duckdb.DuckDBPyConnection) -> Finding:
-    name = rule.column.name
     if rule.name == "missing":
-        share = f"{count:,} of {rows:,} rows ({count / rows:.3g}) are missing"
-        return Finding(
-            name, "missing", count, (), f"{name!r}: {share}; the contract allows {rule.allowed:.3g}"
-        )
-    query = f"SELECT {quoted(name)} FROM data WHERE {rule.broken} LIMIT {EXAMPLES}"  # noqa: S608
+        return _missing_finding(rule, count, rows)
+    query = f"SELECT {quoted(rule.column.name)} FROM data WHERE {rule.broken} LIMIT {EXAMPLES}"  # noqa: S608
     examples = tuple(_shown(row[0]) for row in engine.execute(query).fetchall())
+    return _broken_finding(rule, count, rows, examples)
+
+
+def _missing_finding(rule: Rule, count: int, rows: int) -> Finding:
+    name = rule.column.name
+    share = f"{count:,} of {rows:,} rows ({count / rows:.3g}) are missing"
+    return Finding(name, "missing", count, (), f"{name!r}: {share}; the contract allows {rule.allowed:.3g}")
+
+
+def _broken_finding(rule: Rule, count: int, rows: int, examples: tuple[str, ...]) -> Finding:
+    name = rule.column.name
     message = f"{name!r}: {count:,} of {rows:,} rows are not {rule.promise}, such as {', '.join(examples)}"
     return Finding(name, rule.name, count, examples, message)
 
@@ -333,14 +396,7 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def literal(value: str) -> str:
-    """A text as an SQL literal, whatever is in it."""
-    return "'" + value.replace("'", "''") + "'"
-
-
 def _threads() -> int:
-    import os
-
     return max(1, len(os.sched_getaffinity(0)))
 
 
