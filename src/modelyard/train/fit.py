@@ -21,7 +21,6 @@ from modelyard.train.built import check_built
 from modelyard.train.dataset import Dataset, Task
 from modelyard.train.recipe import Loaded, Recipe, load
 from modelyard.train.seeding import derive, deterministic, seeded
-from modelyard.train.siblings import sources
 from modelyard.train.training import Training
 
 OnEpoch = Callable[[int, float], None]
@@ -120,7 +119,8 @@ def fit_built(
 ) -> Fitted:
     """Trains what `build` returned; `on_epoch` may raise to give up (torch only)."""
     start = time.perf_counter()
-    recipe, code = loaded.recipe, loaded.recipe.code()
+    recipe = loaded.recipe
+    judged = judge(recipe)
     history: tuple[Mapping[str, float], ...] = ()
     notes: tuple[str, ...] = ()
     trained: Any = built
@@ -129,13 +129,9 @@ def fit_built(
         from modelyard.train.loop import Surroundings, bare, train
 
         trained = Answer(built.module, dataset.train, dataset.train_targets, len(dataset.labels))
-        identity = _identity(recipe, code, params, dataset, bare(built)) if checkpoints else ""
-        history = train(
-            trained,
-            built,
-            dataset,
-            Surroundings(judge(recipe), recipe.seed, loaded.guard, identity, checkpoints, progress, on_epoch),
-        )
+        identity = _identity(loaded, params, dataset, bare(built)) if checkpoints else ""
+        around = Surroundings(judged, recipe.seed, loaded.guard, identity, checkpoints, progress, on_epoch)
+        history = train(trained, built, dataset, around)
     else:
         from modelyard.train.estimator import fit_estimator, prepare
 
@@ -151,7 +147,7 @@ def fit_built(
         params=dict(params),
         history=history,
         seconds=time.perf_counter() - start,
-        code=code,
+        code=loaded.code,
         notes=notes,
         threads=built.threads if isinstance(built, Training) else 1,
     )
@@ -160,7 +156,7 @@ def fit_built(
 def build(loaded: Loaded, trial: Any) -> Any:
     """Calls the recipe under its seed; an estimator, or a `Training`, checked."""
     with (
-        seeded(derive(loaded.recipe.seed, 0), torch=_mentions_torch(loaded.recipe)),
+        seeded(derive(loaded.recipe.seed, 0), torch=loaded.torch),
         warnings.catch_warnings(),
     ):
         # Parameters outside the range are the study's business, not the user's.
@@ -187,24 +183,20 @@ def score(fitted: Fitted, dataset: Dataset, judged: Metric) -> float:
 
 
 def _identity(
-    recipe: Recipe, code: Digest, params: Mapping[str, Any], dataset: Dataset, training: Mapping[str, Any]
+    loaded: Loaded, params: Mapping[str, Any], dataset: Dataset, training: Mapping[str, Any]
 ) -> Digest:
     import torch
 
     return digest_json(
         finite(
             {
-                "code": code,
+                "code": loaded.code,
                 "params": {name: repr(value) for name, value in params.items()},
                 "data": dataset.digest(),
-                "seed": recipe.seed,
-                "metric": recipe.metric,
+                "seed": loaded.recipe.seed,
+                "metric": loaded.recipe.metric,
                 "training": dict(training),
                 "torch": str(torch.__version__),
             }
         )
     )
-
-
-def _mentions_torch(recipe: Recipe) -> bool:
-    return any(b"torch" in path.read_bytes() for path in sources(recipe.path.resolve()))

@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,6 +56,9 @@ class Loaded:
 
     recipe: Recipe
     function: Callable[[Any], object]
+    code: Digest
+    torch: bool
+    """Whether the project's code mentions torch, which is then seeded before the recipe is called."""
     modules: dict[str, ModuleType] = field(default_factory=dict)
 
     def build(self, trial: Any) -> object:
@@ -98,12 +101,13 @@ def load(recipe: Recipe) -> Loaded:
         compiled = compile(code, str(path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         raise blame(error, path.parent, doing="the file is not Python", path=recipe.path) from error
-    loaded = Loaded(recipe, _nothing, modules)
+    mentions = any(b"torch" in _read(file) for file in sources(path))
+    loaded = Loaded(recipe, _nothing, recipe.code(), mentions, modules)
     # Dataclasses, pickles of the user's own and the exporter look the module up by its name.
     sys.modules[name] = module
     with loaded.guard("running the file raised"):
         exec(compiled, module.__dict__)  # noqa: S102 - running the user's recipe is what this is for
-    return Loaded(recipe, _function(recipe, module), modules)
+    return replace(loaded, function=_function(recipe, module))
 
 
 def load_build(recipe: Recipe) -> Callable[[Any], object]:

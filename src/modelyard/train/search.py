@@ -91,7 +91,7 @@ class _Search:
             trial.set_user_attr("error", str(error))
             self.study.tell(trial, state=TrialState.FAIL)
         state = _frozen(self.study, trial)
-        shown = "" if state.value is None else f" {self.judged.name} {state.value:.4g}"
+        shown = "" if state.value is None else f" · {self.judged.name} {state.value:.4g}"
         progress(1.0, f"trial {trial.number + 1} {state.state.name.lower()}{shown}")
 
     def _value(self, built: Any, trial: optuna.Trial, progress: Progress) -> float:
