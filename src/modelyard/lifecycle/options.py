@@ -26,7 +26,7 @@ from modelyard.lifecycle.option import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataOptions:
     """`[data]`: where rows come from and how they are split."""
 
@@ -45,7 +45,7 @@ class DataOptions:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
     """`[train]`: the recipe and its budget."""
 
@@ -58,7 +58,7 @@ class TrainOptions:
     seed: int = option("of everything random in training", whole(0, 2**31 - 1), 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompressOptions:
     """`[compress]`: what is tried to make the model smaller and faster."""
 
@@ -71,7 +71,7 @@ class CompressOptions:
     goal: str = option("what a pass must improve to be kept", one_of("speed", "size"), "speed")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequirementOptions:
     """`[[requirement]]`: one line of good enough; exactly one of at_least and at_most."""
 
@@ -82,7 +82,7 @@ class RequirementOptions:
     strict: bool = option("hold the interval's edge against the bound, not the value", flag, False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SliceOptions:
     """`[[slice]]`: a part of the data that must be good enough on its own."""
 
@@ -93,7 +93,7 @@ class SliceOptions:
     below: Any = option("rows where the column is below this", scalar, None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateOptions:
     """`[gate]`: what a candidate must show before it may be released."""
 
@@ -104,7 +104,7 @@ class GateOptions:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointOptions:
     """`[endpoint]`: the name that clients call, and where."""
 
@@ -114,7 +114,7 @@ class EndpointOptions:
     workers: int = option("how many server processes", whole(1, 256), 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryOptions:
     """`[canary]`: how a candidate meets traffic before it takes all of it."""
 
@@ -124,7 +124,7 @@ class CanaryOptions:
     error_margin: float = option("how many more of its requests a candidate may fail", number(0, 1), 0.02)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorOptions:
     """`[monitor]`: what may happen in production before somebody is told."""
 
@@ -135,7 +135,7 @@ class MonitorOptions:
     stale_after: float = option("a release older than this is stale", duration, 30 * 86400.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyOptions:
     """`[policy]`: rules about the data itself (ML Test Score data.4 and model.7)."""
 
@@ -147,14 +147,14 @@ class PolicyOptions:
     groups: tuple[str, ...] = option("columns whose groups are compared for equal treatment", texts, ())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreOptions:
     """`[score]`: how long evidence counts."""
 
     expires: float = option("evidence older than this no longer counts", duration, 30 * 86400.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreOptions:
     """`[store]`: where everything is kept. `${NAME}` takes a value from the environment."""
 

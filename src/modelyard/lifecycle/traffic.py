@@ -15,7 +15,7 @@ from modelyard.release.endpoint import Endpoints
 from modelyard.release.key import trusted_keys
 from modelyard.release.load import LoadedRelease, load_release
 from modelyard.release.registry import Registry
-from modelyard.serve.record import read_feedback, read_predictions
+from modelyard.serve.reading import read_feedback, read_predictions
 from modelyard.store.store import Store
 
 

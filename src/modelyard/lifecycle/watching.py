@@ -1,0 +1,78 @@
+"""A watch over the endpoint: windows as they close, alarms into the ledger, canaries judged on live traffic."""
+
+from __future__ import annotations
+
+from modelyard.core.clock import SYSTEM_CLOCK, Clock
+from modelyard.lifecycle.live_canary import judge_live
+from modelyard.lifecycle.project import Project
+from modelyard.lifecycle.steps.monitor import alarm_verdict
+from modelyard.lifecycle.traffic import Traffic, monitor_options, read_traffic
+from modelyard.monitor.watch import Watcher, WatchState
+from modelyard.monitor.window import judge_window
+from modelyard.monitor.window_report import WindowReport
+from modelyard.store.store import Store
+
+_KIND = "watch"
+
+
+class Watch:
+    """Reads the log, remembers in the store how far it got, and writes what it finds into the ledger."""
+
+    def __init__(self, project: Project, store: Store, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._project = project
+        self._store = store
+        self._clock = clock
+
+    def look(self, *, whole: bool) -> list[WindowReport]:
+        """The windows that closed since the last look, or with `whole` everything since then as one window.
+
+        A running canary is judged too, and promoted or rolled back as its evidence says.
+        """
+        judge_live(self._project, self._store, by="modelyard monitor", clock=self._clock)
+        state = self._state()
+        traffic = read_traffic(self._project, self._store, since=state.since or None)
+        key = f"{self._project.name}/{traffic.release.digest}"
+        if whole:
+            return [self._judge(traffic)]
+        watcher = Watcher(
+            traffic.release.profile,
+            traffic.release.contract,
+            self._project.requirements,
+            monitor_options(self._project),
+            endpoint=self._project.endpoint_name,
+            released=traffic.released,
+            clock=self._clock,
+            state=state,
+        )
+        reports = watcher.feed(traffic.log, traffic.feedback)
+        for report in reports:
+            self._keep(report)
+        self._store.records.put_document(_KIND, key, watcher.state.to_json())
+        return reports
+
+    def _judge(self, traffic: Traffic) -> WindowReport:
+        report = judge_window(
+            traffic.log,
+            traffic.feedback,
+            traffic.release.profile,
+            traffic.release.contract,
+            self._project.requirements,
+            monitor_options(self._project),
+            endpoint=self._project.endpoint_name,
+            released=traffic.released,
+            now=self._clock.now(),
+        )
+        self._keep(report)
+        return report
+
+    def _state(self) -> WatchState:
+        traffic = read_traffic(self._project, self._store, since=self._clock.now())
+        value = self._store.records.get_document(_KIND, f"{self._project.name}/{traffic.release.digest}")
+        return WatchState.from_json(value) if isinstance(value, dict) else WatchState()
+
+    def _keep(self, report: WindowReport) -> None:
+        subject = f"endpoint:{self._project.endpoint_name}"
+        self._store.ledger.append_verdict(subject, report.to_verdict(), by="modelyard monitor")
+        for alarm in report.alarms:
+            verdict = alarm_verdict(alarm.kind, alarm.verdict)
+            self._store.ledger.append_verdict(subject, verdict, by="modelyard monitor")
