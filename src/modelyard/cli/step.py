@@ -24,9 +24,9 @@ def command(name: str, about: str) -> click.Command:
         if as_json:
             give({"steps": [item.to_json() for item in done.values()]})
         elif record is not None:
-            for note in record.values.get("notes", []):
-                if isinstance(note, str):
-                    say(f"{'':<10} note: {note}")
+            notes = record.values.get("notes")
+            for note in notes if isinstance(notes, list) else ():
+                say(f"{'':<10} note: {note}")
         if record is None or record.stops:
             ctx.exit(STOPPED)
 

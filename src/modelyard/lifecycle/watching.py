@@ -1,4 +1,4 @@
-"""A watch over the endpoint: windows as they close, alarms into the ledger, canaries judged on live traffic."""
+"""A watch over the endpoint: windows as they close, alarms into the ledger, live canaries judged."""
 
 from __future__ import annotations
 
