@@ -28,8 +28,11 @@ _POSTGRES = {
     "53300": ("the database server takes no more connections", "raise its max_connections"),
     "42501": ("the login lacks a right on the database", "grant it create, select, insert and update"),
     "25006": ("the database server only reads (a standby?)", "name its primary in the records URL"),
+    "08": ("the connection to the database server broke", "run again when it is up"),
     "57P": ("the database server is shutting down or starting", "run again when it is up"),
 }
+
+_OTHER = ("the database refused the work", "see the value for the database's words")
 
 
 def failure(error: BaseException, place: str, wait: float) -> StoreError:
@@ -81,20 +84,12 @@ def _meaning(cause: Any) -> tuple[str, str]:
     if isinstance(cause, UnicodeDecodeError):
         return _SQLITE[sqlite3.SQLITE_CORRUPT]
     if isinstance(cause, sqlite3.Error):
-        kind = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-        return _SQLITE.get(kind, ("the database refused the work", "see the value for the database's words"))
+        return _SQLITE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, _OTHER)
     state = getattr(cause, "sqlstate", None)
-    if state is None and "FATAL:" in str(cause):
+    if state is not None:
+        known = [state[:length] for length in (5, 3, 2) if state[:length] in _POSTGRES]
+        return _POSTGRES[known[0]] if known else _OTHER
+    if "FATAL:" in str(cause):
         # While it connects, the driver keeps the server's words but not their code.
         return "the database server refuses the login", "check user, password and database in the records URL"
-    if state is None:
-        return (
-            "the database server cannot be reached",
-            "start it, or correct host and port in the records URL",
-        )
-    for length in (5, 3, 2):
-        if state[:length] in _POSTGRES:
-            return _POSTGRES[state[:length]]
-    if state.startswith("08"):
-        return "the connection to the database server broke", "run again when it is up"
-    return "the database refused the work", "see the value for the database's words"
+    return "the database server cannot be reached", "start it, or correct host and port in the records URL"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard.core.clock import SYSTEM_CLOCK, Clock, iso
 from modelyard.core.digest import JSON, digest_json
 from modelyard.core.errors import StoreError
-from modelyard.store.packing import pack_steps, pack_values, unpack_steps, unpack_values
+from modelyard.store.packing import decoder, pack_steps, pack_values, unpack_steps, unpack_values
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
@@ -259,7 +259,7 @@ class Records:
         # `json.loads` would look for white space around each of thousands of texts that have none.
         decode = json.JSONDecoder().raw_decode
         with self._database.reading() as connection:
-            names = {number: json.loads(text) for number, text in connection.execute(sets)}
+            decoders = {number: decoder(json.loads(text)) for number, text in connection.execute(sets)}
             return [
                 RunRow(
                     run,
@@ -269,7 +269,7 @@ class Records:
                     started,
                     ended,
                     decode(params)[0],
-                    {} if values is None else dict(zip(names[number], unpack_values(values), strict=True)),
+                    {} if values is None else decoders[number](values),
                 )
                 for run, project, kind, status, started, ended, params, number, values in connection.execute(
                     query
