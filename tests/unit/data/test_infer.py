@@ -138,7 +138,7 @@ column_values = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(column_values, max_size=3))
 def test_any_table_gives_a_contract_that_holds_on_it(columns: list[list[Any]]) -> None:
     table = pa.table(

@@ -43,7 +43,7 @@ batch = st.integers(1, 6).flatmap(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(batch)
 def test_live_and_batch_find_the_same(columns: dict[str, list]) -> None:
     tensors = {
