@@ -83,7 +83,7 @@ def cnn(seed: int = 0, channels: int = 32) -> bytes:
 
 
 def mixed(factor: float = 1.0) -> bytes:
-    """`size` FP32 [N,1] and `colour`, `note` BYTES [N,1] -> `prediction` = factor * size + the colour's place."""
+    """`size` FP32, `colour` and `note` BYTES, all `[N,1]` -> `prediction` = factor * size + colour."""
     encode = helper.make_node(
         "LabelEncoder",
         ["colour"],

@@ -73,6 +73,7 @@ class Follower:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="follower", daemon=True)
         self.refused: Mapping[str, Refused] = {}
+        self.asked = False
         self.store_error: str | None = "the store has not been asked yet"
         self.store_since = iso(clock.now())
 
@@ -190,4 +191,5 @@ class Follower:
             else:
                 _LOG.info("the store answers")
         self.store_error = text
+        self.asked = True
         self._metrics.store_up.at().set(0.0 if error else 1.0)

@@ -15,6 +15,9 @@ class Following(Protocol):
     def refused(self) -> Mapping[str, Any]: ...
 
     @property
+    def asked(self) -> bool: ...
+
+    @property
     def store_error(self) -> str | None: ...
 
     @property
@@ -35,6 +38,14 @@ class Health:
         """Whether requests to every endpoint are answered."""
         served = self._router.endpoints
         return not self.draining and all(name in served for name in self._endpoints)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every endpoint is served or refused, or the store was asked and did not answer."""
+        served, following = self._router.endpoints, self._following
+        if following.asked and following.store_error is not None:
+            return True
+        return all(name in served or name in following.refused for name in self._endpoints)
 
     def endpoint_ready(self, name: str) -> bool:
         """Whether requests to this endpoint are answered."""

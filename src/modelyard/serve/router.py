@@ -48,7 +48,8 @@ class Chosen:
 class Router:
     """The endpoints by name. `swap` replaces one at once: a request sees the old or the new."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: tuple[str, ...] = ()) -> None:
+        self._expected = frozenset(expected)
         self._endpoints: Mapping[str, Endpoint] = MappingProxyType({})
 
     @property
@@ -61,11 +62,14 @@ class Router:
         self._endpoints = MappingProxyType({**self._endpoints, endpoint.name: endpoint})
 
     def endpoint(self, name: str) -> Endpoint:
-        """The endpoint of that name; raises `RequestError` 404 with the nearest name."""
+        """The endpoint of that name; raises `RequestError` 404 with the nearest name, 503 while it loads."""
         found = self._endpoints.get(name)
+        if found is None and name in self._expected:
+            raise RequestError("the endpoint is not loaded yet", status=503, value=name, retry_after=1.0,
+                               fix="see /v2/health for the reason")  # fmt: skip
         if found is None:
             raise RequestError("there is no such endpoint", status=404, value=name,
-                               fix=did_you_mean(name, self._endpoints))  # fmt: skip
+                               fix=did_you_mean(name, self._expected | set(self._endpoints)))  # fmt: skip
         return found
 
     def choose(self, endpoint: Endpoint, key: str, version: str | None = None) -> Chosen:

@@ -8,6 +8,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -95,23 +96,29 @@ def _await_ready(found: ProcessFile, options: ServeOptions, wait: float) -> None
     while True:
         if not found.lives:
             raise ServeError("the service ended as it started")
-        if _ready(found.url):
+        report = _report(found.url)
+        if report.get("ready"):
             return
+        for name, state in report.get("endpoints", {}).items():
+            if not state["ready"] and "refused" in state:
+                raise ServeError(f"the endpoint {name!r} cannot be served, {state['refused']['why']}")
         if time.monotonic() > deadline:
-            raise ServeError(
-                "the service is not ready", value=list(options.endpoints), rule=f"ready within {wait:g} s"
-            )
+            store = report.get("store", {}).get("error")
+            what = "the service is not ready" + (f", {store}" if store else "")
+            raise ServeError(what, value=list(options.endpoints), rule=f"ready within {wait:g} s")
         time.sleep(0.01)
 
 
-def _ready(url: str) -> bool:
+def _report(url: str) -> dict[str, Any]:
+    """What the service says of its readiness; nothing while it does not answer."""
     host, _, port = url.removeprefix("http://").rpartition(":")
     connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=2.0)
     try:
         connection.request("GET", "/v2/health/ready", headers={"Connection": "close"})
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
+        report: dict[str, Any] = msgspec.json.decode(connection.getresponse().read())
+        return report
+    except (OSError, http.client.HTTPException, msgspec.DecodeError):
+        return {}
     finally:
         connection.close()
 

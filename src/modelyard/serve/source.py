@@ -68,7 +68,7 @@ class StoreSource:
         # Opening would begin a new store where the old one was lost, and an open SQLite file reads on
         # after it was removed: the file itself must be there.
         if self._records is None and not (self._root / "records.db").exists():
-            raise StoreError("the store is gone", value=str(self._root), fix="restore it from a backup")
+            raise StoreError("there is no store", value=str(self._root), fix="restore it from a backup")
         if self._opened is None:
             # Imported here: the server answers from its snapshot before the database's library is loaded.
             from modelyard.release.endpoint import Endpoints

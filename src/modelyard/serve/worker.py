@@ -42,6 +42,9 @@ from modelyard.serve.shelf import Shelf
 from modelyard.serve.source import StoreSource
 from modelyard.serve.supervisor import supervise
 
+LOAD_SECONDS = 5.0
+"""How long connections wait unanswered for endpoints that load; then they hear that they do."""
+
 _LOG = logging.getLogger("modelyard.serve")
 
 
@@ -52,7 +55,7 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
     metrics = Metrics()
     executor = LoopExecutor(loop, max(2, os.cpu_count() or 1))
     shelf = Shelf(options.state, options.keys or options.root / "keys")
-    router = Router()
+    router = Router(options.endpoints)
 
     def ready(endpoint: str, release: LoadedRelease) -> Served:
         return make_ready(
@@ -91,6 +94,7 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
     follower.restore()
     follower.start()
     log.start()
+    await _loaded(health, stopping)
     _LOG.info("listening on %s", listening.getsockname())
     door.open(listening, loop)
     await stopping.wait()
@@ -105,6 +109,14 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
     await asyncio.to_thread(follower.stop)
     await asyncio.to_thread(log.close)
     _LOG.info("ended with %d requests open", plane.open)
+
+
+async def _loaded(health: Health, stopping: asyncio.Event) -> None:
+    """Waits, not for long, until every endpoint is served or refused; clients wait with it."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + LOAD_SECONDS
+    while not (health.settled or stopping.is_set() or loop.time() > deadline):
+        await asyncio.sleep(0.005)
 
 
 def main(arguments: list[str]) -> int:
