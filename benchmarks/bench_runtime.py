@@ -1,6 +1,6 @@
 """What a `Session` costs over onnxruntime's own: python benchmarks/bench_runtime.py [--json]
 
-Interleaved rounds of the same call, one thread, batch 1; the overhead is the median of the rounds' differences.
+Interleaved rounds of the same call, one thread, batch 1; overhead: the median of the rounds' differences.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from modelyard.model.onnx_runtime import OnnxRuntime, OnnxSession
+from modelyard.model.onnx_runtime import OnnxRuntime, open_engine
 from modelyard.model.reader import read_model
+from modelyard.model.runtime import RuntimeOptions
 
 CALLS, ROUNDS = 2000, 25
 
@@ -24,7 +26,7 @@ CALLS, ROUNDS = 2000, 25
 def mlp() -> bytes:
     r = np.random.default_rng(0)
     sizes, last, nodes, constants = (64, 128, 128, 10), "x", [], []
-    for index, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (a, b) in enumerate(pairwise(sizes)):
         constants.append(
             onnx.numpy_helper.from_array(r.normal(size=(a, b)).astype(np.float32) / 8, f"w{index}")
         )
@@ -51,9 +53,9 @@ def microseconds(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    session = OnnxRuntime().load(read_model(mlp(), task="classification"))
-    assert isinstance(session, OnnxSession)
-    engine = session._engine  # the very session that ours wraps
+    data = mlp()
+    session = OnnxRuntime().load(read_model(data, task="classification"))
+    engine = open_engine(data, RuntimeOptions())
     inputs, names = {"x": np.ones((1, 64), np.float32)}, ["probabilities"]
     bare, ours = [], []
     for _ in range(ROUNDS):

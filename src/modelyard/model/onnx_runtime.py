@@ -35,7 +35,8 @@ class OnnxSession:
     """A loaded graph. `run` checks its inputs in about a microsecond and is safe from any thread."""
 
     def __init__(self, engine: Any, signature: Signature) -> None:
-        self._engine = engine
+        # The wrapper around onnxruntime's own session checks names once more, which costs as much as we do.
+        self._engine = getattr(engine, "_sess", engine)
         self._signature = signature
         self._specs = {spec.name: spec for spec in signature.inputs}
         self._checks = [
@@ -80,7 +81,7 @@ class OnnxSession:
         if self._engine is None:
             raise ModelError("the session is closed", fix="load the model again")
         try:
-            values = self._engine.run(names, inputs)
+            values = self._engine.run(names, inputs, None)
         except Exception as error:  # onnxruntime raises classes of its own that share no root.
             raise ModelError(
                 "onnxruntime could not run the model", value=_first_line(error), fix="check the input values"

@@ -11,7 +11,9 @@ _VARINT, _EIGHT, _BLOCK, _FOUR = 0, 1, 2, 5
 _MAX_DEPTH = 90  # protobuf's own limit is 100
 
 Table = dict[int, "Table | None"]
-"""Field number to the table of the message it holds, `None` for a text or bytes field."""
+"""Field number to the table of the message it holds, `TEXT` for a text and `None` for a bytes field."""
+
+TEXT: Table = {}
 
 
 def count_messages(data: bytes, table: Table, limit: int) -> int:
@@ -41,7 +43,10 @@ def count_messages(data: bytes, table: Table, limit: int) -> int:
                     "the file consists of too many parts", value=f"over {limit}", rule=f"at most {limit}"
                 )
             inner = fields.get(number)
-            if inner is None:
+            if inner is TEXT:
+                # The parser hands out bytes where text is not UTF-8; no later check expects that.
+                _check_text(data, position, length)
+            if inner is None or inner is TEXT:
                 position += length
                 continue
             if len(stack) >= _MAX_DEPTH:
@@ -64,7 +69,9 @@ def onnx_table() -> Table:
             for field in message.fields:
                 if field.message_type is not None:
                     table[field.number] = table_of(field.message_type)
-                elif field.type in (field.TYPE_STRING, field.TYPE_BYTES):
+                elif field.type == field.TYPE_STRING:
+                    table[field.number] = TEXT
+                elif field.type == field.TYPE_BYTES:
                     table[field.number] = None
         return known[message.full_name]
 
@@ -91,6 +98,13 @@ def _scalars(data: bytes, position: int, end: int, key: int) -> int:
         )
         position = run.end() if run else position
     return position
+
+
+def _check_text(data: bytes, position: int, length: int) -> None:
+    try:
+        data[position : position + length].decode()
+    except UnicodeDecodeError as error:
+        raise _broken(position) from error
 
 
 def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:

@@ -318,6 +318,11 @@ def test_outputs_that_break_the_tensor_rule(linear_model: onnx.ModelProto) -> No
     refused(model, "same name", task="classification", labels=("a", "a"))
 
 
+def test_names_that_are_not_text() -> None:
+    data = make_linear().SerializeToString()
+    refused(data.replace(b"\x0a\x01x", b"\x0a\x01\xff"), "not an ONNX file")
+
+
 def test_rubbish() -> None:
     good = make_linear().SerializeToString()
     for data in (
