@@ -276,7 +276,7 @@ def _judged(plan: _Plan, rows: int) -> list[Finding]:
         for name, rules in plan.rules.items():
             if name in cleared:
                 continue
-            # A query on a wide table costs by its width; and only rows that break something reach the counters.
+            # A query on a wide table costs by its width. Only rows that break something reach the counters.
             engine.register("part", pa.table({name: plan.columns[name]}))
             where = " OR ".join(f"({rule.broken})" for rule in rules)
             sums = ", ".join(f"count(*) FILTER (WHERE {rule.broken})" for rule in rules)
