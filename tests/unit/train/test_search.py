@@ -15,6 +15,7 @@ import optuna
 import pytest
 
 from modelyard.core.errors import StoreError, TrainError
+from modelyard.store.store import open_store
 from modelyard.train.dataset import Dataset
 from modelyard.train.fit import fit
 from modelyard.train.recipe import Recipe
@@ -256,6 +257,18 @@ def test_a_killed_search_is_continued_to_the_same_count(
     last = run(2.0)
     assert last.returncode == 0, last.stderr
     assert last.stdout.strip() == str(["complete"] * 2 + ["interrupted"] + ["complete"] * 3)
+
+
+def test_a_study_shares_the_stores_own_database(ridge: Recipe, prices: Dataset, tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    try:
+        run = store.records.start_run("prices", "search", {})
+        study = search(replace(ridge, trials=2), prices, store.records, name="prices")
+        store.records.log_metrics(run, {"mae": study.best_value})
+        assert store.records.run(run).metrics == {"mae": study.best_value}
+        assert search(replace(ridge, trials=2), prices, store.records, name="prices") == study
+    finally:
+        store.close()
 
 
 def test_optuna_is_left_as_talkative_as_it_was(ridge: Recipe, prices: Dataset, records: Any) -> None:
