@@ -73,34 +73,35 @@ def roc_auc(truth: Array, answer: Array, weights: Array) -> Floats:
 
     Classes without positives or without negatives are left out; NaN when none is left.
     """
+    # With resamples side by side in memory, sorting rows moves whole lines and sums run in step.
+    columns = np.ascontiguousarray(weights.T)
     if answer.shape[1] == 2:
-        return _area(truth == 1, answer[:, 1], weights)
-    areas = np.stack([_area(truth == k, answer[:, k], weights) for k in np.unique(truth)], axis=1)
+        return _area(truth == 1, answer[:, 1], columns)
+    areas = np.stack([_area(truth == k, answer[:, k], columns) for k in np.unique(truth)], axis=1)
     return _average(np.nan_to_num(areas), np.isfinite(areas))
 
 
-def _area(positive: Array, scores: Array, weights: Array) -> Floats:
-    """The Mann-Whitney form: the share of (positive, negative) pairs in order, ties counting half."""
+def _area(positive: Array, scores: Array, columns: Array) -> Floats:
+    """The Mann-Whitney form: the share of (positive, negative) pairs in order, ties counting half.
+
+    `columns` are the weights [N,B].
+    """
     order = np.argsort(scores, kind="stable")
-    ranked = scores[order]
-    # Dense ranks of the scores: ties share one.
-    rank = np.concatenate([[0], np.cumsum(ranked[1:] != ranked[:-1])])
-    up = positive[order]
-    sorted_weights = weights[:, order]
-    starts = np.flatnonzero(np.diff(rank, prepend=-1))
-    if len(starts) == len(rank):
-        below = np.cumsum(np.where(up, 0.0, sorted_weights), axis=1)
-        plus, minus = sorted_weights[:, up], below[:, -1]
-        pairs = (plus * below[:, up]).sum(axis=1)
+    ranked, up = scores[order], positive[order]
+    starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
+    ordered = columns[order]
+    plus = ordered[up].sum(axis=0)
+    minus = ordered.sum(axis=0) - plus
+    if len(starts) == len(ranked):
+        ordered[up] = 0.0
+        below = np.cumsum(ordered, axis=0, out=ordered)
+        pairs = np.einsum("nb,nb->b", columns[order[up]], below[up])
     else:
-        high = np.add.reduceat(np.where(up, sorted_weights, 0.0), starts, axis=1)
-        low = np.add.reduceat(np.where(up, 0.0, sorted_weights), starts, axis=1)
-        below = np.cumsum(low, axis=1)
-        plus, minus = high, below[:, -1]
-        pairs = (high * (below - low / 2)).sum(axis=1)
-    total = plus.sum(axis=1) * minus
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(total > 0, pairs / total, np.nan))
+        high = np.add.reduceat(np.where(up[:, None], ordered, 0.0), starts, axis=0)
+        low = np.add.reduceat(np.where(up[:, None], 0.0, ordered), starts, axis=0)
+        pairs = np.einsum("nb,nb->b", high, np.cumsum(low, axis=0) - low / 2)
+    total = plus * minus
+    return np.asarray(np.divide(pairs, total, out=np.full(len(total), np.nan), where=total > 0))
 
 
 def _counts(truth: Array, answer: Array, weights: Array) -> tuple[Floats, Floats, Floats]:

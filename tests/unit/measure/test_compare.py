@@ -30,11 +30,11 @@ def test_paired_intervals_cover(name: str) -> None:
 
     true = difference(name, *draw(200_000)).value
     hits = 0
-    for run in range(120):
+    for run in range(80):
         found = difference(name, *draw(150), confidence=0.9, seed=run)
         assert found.low is not None and found.high is not None
         hits += found.low <= true <= found.high
-    assert hits >= 95
+    assert hits >= 61
 
 
 def test_pairing_makes_the_interval_narrow() -> None:

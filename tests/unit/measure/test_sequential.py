@@ -40,13 +40,13 @@ def test_a_proportion_is_covered_at_every_look(rate: float) -> None:
 @pytest.mark.parametrize(("rate", "share"), [(0.003, 0.05), (0.02, 0.1), (0.3, 0.5)])
 def test_peeking_at_two_equal_arms_gives_no_more_false_alarms_than_alpha(rate: float, share: float) -> None:
     rng = np.random.default_rng(8)
-    runs, alarms, naive = 60, 0, 0
+    runs, alarms, naive = 50, 0, 0
     for _ in range(runs):
         found = BernoulliComparison()
         alarmed = fooled = False
-        for _ in range(100):
-            arm = rng.random(100) < share
-            error = rng.random(100) < rate
+        for _ in range(60):
+            arm = rng.random(150) < share
+            error = rng.random(150) < rate
             found = found.update(error[~arm], error[arm])
             alarmed = alarmed or found.p_value() < ALPHA
             fooled = fooled or ordinary(found) < ALPHA
