@@ -388,6 +388,7 @@ def test_killed_and_without_a_store_it_serves_again(fresh: Place) -> None:
     with httpx.Client() as session:
         for _ in range(50):
             assert session.post(f"{fresh.url}/predict/mixed", json=body).status_code == 200
+    until(lambda: read_predictions(fresh.state, "mixed").num_rows == 50)
     shutil.rmtree(fresh.yard.folder / "store")
     shutil.rmtree(fresh.yard.keys)
     until(lambda: not httpx.get(f"{fresh.url}/v2/health/ready").json()["store"]["reachable"])
@@ -402,8 +403,7 @@ def test_killed_and_without_a_store_it_serves_again(fresh: Place) -> None:
     # Nothing is begun anew where the store was lost.
     assert not (fresh.yard.folder / "store").exists()
     stop(fresh.state)
-    logged = read_predictions(fresh.state, "mixed")
-    assert logged.num_rows >= 51 - 10
+    assert read_predictions(fresh.state, "mixed").num_rows >= 51
 
 
 def test_start_find_stop(fresh: Place) -> None:
@@ -440,7 +440,7 @@ def test_start_says_why_not(fresh: Place) -> None:
     with pytest.raises(ServeError, match="there is no store"):
         start(
             ServeOptions(fresh.state, fresh.state / "nothing", ("mixed",), port=0, keys=fresh.yard.keys),
-            wait=2,
+            wait=6,
         )
     fresh.yard.serve(("mlp",))
     with pytest.raises(ServeError, match="there is no endpoint 'mixed'"):
