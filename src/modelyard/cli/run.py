@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from modelyard.cli.opened import the_project, the_store
 from modelyard.cli.output import give, json_option, mark, say, table
-from modelyard.cli.watching import observer
+from modelyard.cli.watching import Watcher, observer
 
 if TYPE_CHECKING:
     from modelyard.lifecycle.project import Project
     from modelyard.lifecycle.summary import Summary
+    from modelyard.store.store import Store
 
 STOPPED = 15
 """Exit code of a loop that ran as it should and stopped at a gate, a canary or a broken contract."""
@@ -33,8 +35,9 @@ def command(name: str, about: str) -> click.Command:
         was_up = running(project.state) is not None
         with the_store(project) as store:
             try:
-                done = run_loop(project, store, observer(as_json))
-                report = write_report(project, store)
+                watcher = observer(as_json)
+                done = run_loop(project, store, watcher)
+                report = report_page(project, store, watcher)
                 summary = summarise(project, store, done)
                 service = None
                 if not no_serve and not summary.stopped:
@@ -72,11 +75,14 @@ def with_port(project: Project, port: int | None) -> Project:
     return dataclasses.replace(project, endpoint=dataclasses.replace(project.endpoint, port=port))
 
 
-def write_report(project: Project, store: object) -> object:
-    """Writes the report's page and returns its path."""
-    from modelyard.lifecycle.reporting import write_report_page
+def report_page(project: Project, store: Store, watcher: Watcher) -> Path:
+    """The report's page, drawn anew when a step ran."""
+    path = project.store_root / "report.html"
+    if watcher.ran or not path.exists():
+        from modelyard.lifecycle.reporting import write_report_page
 
-    return write_report_page(project, store)  # type: ignore[arg-type]
+        write_report_page(project, store, path)
+    return path
 
 
 def show_summary(summary: Summary) -> None:

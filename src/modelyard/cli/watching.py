@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,15 +19,31 @@ _BAR = 24
 _WIDTH = 96
 
 
-class Terminal:
+class Watcher:
+    """Looks on and says nothing; knows whether any step ran."""
+
+    def __init__(self) -> None:
+        self.ran = False
+
+    def started(self, step: Step, reasons: Sequence[str]) -> None:
+        self.ran = True
+
+    def progress(self, step: Step, fraction: float, text: str) -> None: ...
+
+    def finished(self, step: Step, record: StepRecord, cached: bool) -> None: ...
+
+
+class Terminal(Watcher):
     """Draws on a terminal; on anything else it prints one finished row a step."""
 
     def __init__(self, *, live: bool | None = None) -> None:
+        super().__init__()
         self._live = sys.stdout.isatty() if live is None else live
         self._began = 0.0
         self._drawn = False
 
     def started(self, step: Step, reasons: Sequence[str]) -> None:
+        super().started(step, reasons)
         self._began = time.monotonic()
 
     def progress(self, step: Step, fraction: float, text: str) -> None:
@@ -56,19 +72,9 @@ class Terminal:
             click.echo(click.style(f"{'':<10} stopped: {record.stops}", fg="red"))
 
 
-class Silent:
-    """Nobody looks: for `--json`."""
-
-    def started(self, step: Step, reasons: Sequence[str]) -> None: ...
-
-    def progress(self, step: Step, fraction: float, text: str) -> None: ...
-
-    def finished(self, step: Step, record: StepRecord, cached: bool) -> None: ...
-
-
-def observer(as_json: bool) -> Any:
+def observer(as_json: bool) -> Watcher:
     """Who looks on: a person, or a machine that reads the end only."""
-    return Silent() if as_json else Terminal()
+    return Watcher() if as_json else Terminal()
 
 
 def _fold(text: str, room: int) -> tuple[str, list[str]]:

@@ -35,36 +35,34 @@ class Truth:
         return abs(float(answer[0]) - float(self.targets[row])) > self.tolerance
 
 
-def count_arm(answered: Sequence[Answered], release: str, truth: Truth, *, once: int, compare: bool) -> Arm:
-    """What one release did: requests, errors, misses and, if asked, disagreements with training's answers.
+def count_arm(answered: Sequence[Answered], release: str, truth: Truth, *, compare: bool, label: bool) -> Arm:
+    """What one release did: requests, errors and, if asked, disagreements with training's answers and misses.
 
-    A request that failed before a release was known counts against every arm: nobody may hide it. Only
-    the first `once` requests count for quality: the rows after them are the same again.
+    A request that failed before a release was known counts against every arm: nobody may hide it.
     """
     mine = [item for item in answered if not item.ok or item.body.get("release") == release]
     good = [(item.row, main_answer(item.body["predictions"][0], truth.labels)) for item in mine if item.ok]
-    fresh = [
-        (item.row, main_answer(item.body["predictions"][0], truth.labels))
-        for item in answered[:once]
-        if item.ok and item.body.get("release") == release
-    ]
-    differs = sum(
-        not np.allclose(answer, truth.expected[row], rtol=_TOLERANCE, atol=_TOLERANCE) for row, answer in good
-    )
+    differs = 0
+    if compare and good:
+        rows = np.array([row for row, _ in good])
+        close = np.isclose(np.array([answer for _, answer in good]), truth.expected[rows],
+                           rtol=_TOLERANCE, atol=_TOLERANCE)  # fmt: skip
+        differs = int(np.sum(~close.all(axis=1)))
     return Arm(
         requests=len(mine),
         errors=len(mine) - len(good),
         compared=len(good) if compare else 0,
-        disagreements=differs if compare else 0,
-        labelled=len(fresh),
-        misses=sum(truth.misses(row, answer) for row, answer in fresh),
+        disagreements=differs,
+        labelled=len(good) if label else 0,
+        misses=sum(truth.misses(row, answer) for row, answer in good) if label else 0,
     )
 
 
-def offline_arm(truth: Truth, rows: Sequence[int], *, once: int) -> Arm:
+def offline_arm(answered: Sequence[Answered], truth: Truth, *, label: bool) -> Arm:
     """The model as it answered in training, as the arm that a first release is compared with."""
-    misses = sum(truth.misses(row, truth.expected[row]) for row in rows[:once])
-    return Arm(requests=len(rows), compared=len(rows), labelled=len(rows[:once]), misses=misses)
+    rows = [item.row for item in answered]
+    misses = sum(truth.misses(row, truth.expected[row]) for row in rows) if label else 0
+    return Arm(requests=len(rows), compared=len(rows), labelled=len(rows) if label else 0, misses=misses)
 
 
 def main_answer(prediction: dict[str, Any], labels: tuple[str, ...]) -> npt.NDArray[np.float64]:

@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from modelyard.core.clock import SYSTEM_CLOCK, Clock
-from modelyard.core.digest import digest_json
+from modelyard.core.digest import digest_json, finite
 from modelyard.core.files import file_lock
 from modelyard.core.progress import Progress
 from modelyard.lifecycle.project import Project, document
@@ -145,7 +145,7 @@ def _execute(context: Context, step: Step, observer: Observer) -> StepRecord:
         name=step.name,
         # Taken again: the data step may have written the contract that its own key holds.
         parts=_parts(context, step),
-        values=outcome.values,
+        values=cast("dict[str, Any]", finite(outcome.values)),
         headline=outcome.headline,
         seconds=context.clock.monotonic() - began,
         finished=context.clock.now(),

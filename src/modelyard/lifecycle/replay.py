@@ -18,12 +18,14 @@ from modelyard.lifecycle.parts import Part, contract_of, model_of, part_of
 from modelyard.lifecycle.rows import plain_rows
 from modelyard.model.predict import predict
 from modelyard.model.runtimes import RUNTIMES
-from modelyard.release.canary import CanaryOptions, Decision, Trial, judge_canary
+from modelyard.release.canary import Arm, CanaryOptions, Decision, Trial, judge_canary
 
 AGAIN = "again-"
 """Begins the ids of rows that are asked more than once; a monitor leaves them out."""
 
 _LOOKS = 10
+_LOOK = 50
+"""Requests between two looks of the judge, at least."""
 _TOLERATED = 0.8
 """A regression's answer misses when its error is beyond this quantile of the errors in validation."""
 
@@ -51,15 +53,26 @@ class Replay:
         Few rows are sent again, under ids that begin with `AGAIN`: failures and disagreements are facts
         about requests, so a row may be asked twice. Labels are not: quality counts first answers only.
         """
-        endpoint, answered = self.context.project.endpoint_name, list[Answered]()
-        decision, most = self._judge(answered), self.context.project.canary.requests
-        once = len(self.rows)
+        endpoint, most, once = (
+            self.context.project.endpoint_name,
+            self.context.project.canary.requests,
+            len(self.rows),
+        )
+        answered = list[Answered]()
+        arms = (Arm(), Arm())
+        decision = self._judge(*arms)
         while len(answered) < max(once, most):
-            look = range(len(answered), min(len(answered) + max(once // _LOOKS, 25), max(once, most)))
-            asked = [(number % once, self.rows[number % once], self._key(number)) for number in look]
-            answered += replay(client, endpoint, asked)
+            start = len(answered)
+            # A look ends where every row has been asked once: it holds fresh rows or known ones, never both.
+            stop = min(start + max(once // _LOOKS, _LOOK), max(once, most), once if start < once else most)
+            asked = [
+                (number % once, self.rows[number % once], self._key(number)) for number in range(start, stop)
+            ]
+            fresh = replay(client, endpoint, asked)
+            answered += fresh
+            arms = self._count(arms, fresh, label=start < once)
             progress(min(1.0, len(answered) / once), f"canary: {len(answered)} requests")
-            decision = self._judge(answered)
+            decision = self._judge(*arms)
             if decision.action == "rollback" or (decision.action == "promote" and len(answered) >= once):
                 break
         return decision, answered
@@ -87,15 +100,18 @@ class Replay:
         for start in range(0, len(items), 500):
             client.feedback(self.context.project.endpoint_name, items[start : start + 500])
 
-    def _judge(self, answered: list[Answered]) -> Decision:
-        project = self.context.project
-        once = len(self.rows)
-        candidate = count_arm(answered, self.candidate, self.truth, once=once, compare=True)
+    def _count(self, arms: tuple[Arm, Arm], fresh: list[Answered], *, label: bool) -> tuple[Arm, Arm]:
+        """The champion's and the candidate's counts with some more answers."""
         champion = (
-            offline_arm(self.truth, [item.row for item in answered], once=once)
+            offline_arm(fresh, self.truth, label=label)
             if self.first
-            else count_arm(answered, self.champion, self.truth, once=once, compare=False)
+            else count_arm(fresh, self.champion, self.truth, compare=False, label=label)
         )
+        candidate = count_arm(fresh, self.candidate, self.truth, compare=True, label=label)
+        return arms[0] + champion, arms[1] + candidate
+
+    def _judge(self, champion: Arm, candidate: Arm) -> Decision:
+        project = self.context.project
         trial = Trial(
             project.endpoint_name, self.champion, self.candidate, self.context.clock.now() - self.began
         )

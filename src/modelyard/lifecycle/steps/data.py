@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from modelyard.core.digest import canonical, digest_file, short
@@ -42,7 +43,7 @@ def run(context: Context, progress: Progress) -> Outcome:
     if not whole.holds:
         return _broken(project, contract, whole)
     progress(0.6, "splitting")
-    snapshot = take_snapshot(table, contract, _split(project), objects)
+    snapshot = take_snapshot(table, contract, _split(project, contract), objects)
     findings = {part: validate(load_part(snapshot, part, objects), contract) for part in PARTS}
     progress(0.8, "profiling")
     reference = profile(load_part(snapshot, "train", objects), contract)
@@ -96,15 +97,19 @@ def _contract(project: Project, table: Any) -> tuple[Contract, tuple[str, ...]]:
     inferred = infer(
         table, name=project.name, label=options.label, task=project.task, key=options.key, order=options.order
     )
-    write_contract(path, inferred.contract)
-    return inferred.contract, inferred.notes
+    # The project knows who answers for the data and where it comes from; the table does not.
+    contract = replace(inferred.contract, owner=project.policy.owner, source=options.source)
+    write_contract(path, contract)
+    return contract, inferred.notes
 
 
-def _split(project: Project) -> Split:
+def _split(project: Project, contract: Contract) -> Split:
     options = project.data
     if options.split == "time" and options.order is not None:
         return TimeSplit(options.order, options.fractions)
-    return HashSplit(options.fractions, options.key, salt=project.name)
+    # By the key alone, a row keeps its part when other columns change or more rows come.
+    key = options.key or (contract.key.name if contract.key else None)
+    return HashSplit(options.fractions, key, salt=project.name)
 
 
 def _broken(project: Project, contract: Contract, found: Findings) -> Outcome:

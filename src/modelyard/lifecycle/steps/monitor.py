@@ -7,6 +7,7 @@ from typing import Any
 from modelyard.core.digest import canonical
 from modelyard.core.progress import Progress
 from modelyard.lifecycle.loop import Context
+from modelyard.lifecycle.parts import part_of
 from modelyard.lifecycle.step import Outcome
 from modelyard.lifecycle.traffic import Traffic, monitor_options, read_traffic, wait_for_rows
 from modelyard.measure.measurement import Verdict
@@ -59,6 +60,18 @@ def alarm_verdict(kind: str, verdict: Verdict) -> Verdict:
     )
 
 
+def _offline(context: Context, traffic: Traffic) -> Any:
+    """The features of the replayed rows as the snapshot holds them, under the ids that the log gave them."""
+    import pyarrow as pa
+
+    part = part_of(context, "test").table
+    prefix = f"canary-{context.values('release')['release'][-8:]}-"
+    ids = {f"{prefix}{row}": row for row in range(part.num_rows)}
+    asked = [name for name in traffic.log["id"].to_pylist() if name in ids]
+    features = part.select([column.name for column in traffic.release.contract.features])
+    return features.take(pa.array([ids[name] for name in asked])).append_column("id", pa.array(asked))
+
+
 def _facts(context: Context, traffic: Traffic, now: float) -> CheckContext:
     project = context.project
     return CheckContext(
@@ -67,6 +80,7 @@ def _facts(context: Context, traffic: Traffic, now: float) -> CheckContext:
         metric=project.train.metric,
         requirements=project.requirements,
         log=traffic.log,
+        offline=_offline(context, traffic),
         feedback=traffic.feedback,
         reference=traffic.release.profile,
         options=monitor_options(project),
