@@ -282,8 +282,24 @@ def _resume(answer: Answer, optimizer: Any, around: Surroundings) -> tuple[Histo
     if found is None:
         return (), _weights(answer)
     answer.load_state_dict(found.weights)
-    optimizer.load_state_dict(found.optimizer)
+    optimizer.load_state_dict(_laid_out(found.optimizer, optimizer))
     return found.history, dict(found.best)
+
+
+def _laid_out(state: Mapping[str, Any], optimizer: Any) -> dict[str, Any]:
+    """The optimizer's state in the memory layout of its weights: fused kernels walk both side by side."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+
+    def like(index: int, value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.shape == weights[index].shape:
+            return torch.empty_like(weights[index], dtype=value.dtype).copy_(value)
+        return value
+
+    slots = {
+        index: {key: like(index, value) for key, value in kept.items()}
+        for index, kept in state["state"].items()
+    }
+    return {**state, "state": slots}
 
 
 def _stopped(history: History, training: Training, metric: Metric) -> bool:

@@ -183,6 +183,24 @@ def test_an_interrupted_training_continues_bit_for_bit(
     assert [{key: row[key] for key in row if key != "seconds"} for row in resumed.history] == plain
 
 
+def test_weights_of_another_memory_layout_continue_bit_for_bit(recipe_of: Make, tmp_path: Path) -> None:
+    recipe = recipe_of(
+        "import torch\nfrom modelyard.train.training import Training\n"
+        "def build(trial):\n"
+        "    module = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.Conv2d(3, 4, 3),\n"
+        "                                 torch.nn.Flatten(), torch.nn.Linear(64, 2))\n"
+        "    module.to(memory_format=torch.channels_last)\n"
+        "    return Training(module, epochs=4, batch_size=8, learning_rate=0.01)\n"
+    )
+    images = np.random.default_rng(0).random((40, 2, 8, 8), dtype=np.float32)
+    targets = (images[:, 0].mean(axis=(1, 2)) > images[:, 1].mean(axis=(1, 2))).astype(np.int64)
+    data = Dataset("classification", ("no", "yes"), {"x": images}, targets, {"x": images}, targets)
+    with pytest.raises(Stop):
+        fit(recipe, {}, data, checkpoints=tmp_path, progress=_stop_after(2))
+    resumed = fit(recipe, {}, data, checkpoints=tmp_path)
+    assert resumed.weights_digest() == fit(recipe, {}, data).weights_digest()
+
+
 def test_a_checkpoint_of_something_else_is_ignored(network: Recipe, points: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Stop):
         fit(network, WIDTH, points, checkpoints=tmp_path, progress=_stop_after(2))
