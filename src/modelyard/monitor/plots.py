@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -85,9 +86,11 @@ def latency_plot(number: int, latencies: Sequence[float], bound: float | None) -
             axes.axvline(
                 value, color=_COLOURS[colour], linewidth=1.2, linestyle="--" if name == "bound" else "-"
             )
+            limit = name == "bound"
+            # The bound's words hang below the others', which may stand at the same place.
             axes.annotate(f"{name} {value:.3g}", (value, 1.0), xycoords=("data", "axes fraction"),
-                          xytext=(3, 3), textcoords="offset points", fontsize=8, color=_COLOURS[colour],
-                          rotation=0)  # fmt: skip
+                          xytext=(-4 if limit else 4, -10 if limit else 3), textcoords="offset points",
+                          ha="right" if limit else "left", fontsize=8, color=_COLOURS[colour])  # fmt: skip
         axes.set_xscale("log")
         ticks = _ticks(low, high)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -116,7 +119,7 @@ def interval_plot(number: int, title: str, items: Sequence[Measurement], bound: 
             axes.axvline(bound, color=_COLOURS["bad"], linewidth=1.2, linestyle="--")
         axes.set_yticks(places, [_cut(item.of or item.metric, 34) for item in kept])
         axes.set_ylim(-0.7, len(kept) - 0.3)
-        axes.set_xlabel(kept[0].metric)
+        axes.set_xlabel(_cut(kept[0].metric, 40))
         axes.grid(visible=True, axis="x", color=_COLOURS["line"], linewidth=0.7)
 
     told = ", ".join(f"{item.of or item.metric} {item.value:.3g}" for item in kept[:6])
@@ -135,7 +138,9 @@ def _svg(number: int, alt: str, draw: Callable[[Any], None], *, size: tuple[floa
         "xtick.color": _COLOURS["muted"], "ytick.color": _COLOURS["muted"], "axes.spines.top": False,
         "axes.spines.right": False, "axes.spines.left": False, "ytick.left": False, "axes.linewidth": 0.8,
     }  # fmt: skip
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # The browser draws the words, with its own fonts: that matplotlib's lacks a letter does not matter.
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
         figure = figures.Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.grid(visible=True, axis="y", color=_COLOURS["line"], linewidth=0.7)
@@ -168,8 +173,8 @@ def _edges(reference: NumericProfile, window: NumericProfile) -> npt.NDArray[np.
     sides = [side for side in (reference, window) if side.finite]
     if not sides:
         return None
-    low = min(side.quantile(0.005) for side in sides)
-    high = max(side.quantile(0.995) for side in sides)
+    low = min(side.sketch.quantile(0.005) for side in sides)
+    high = max(side.sketch.quantile(0.995) for side in sides)
     values = np.unique(np.concatenate([side.sketch.values()[0] for side in sides]))
     values = values[(values >= low) & (values <= high)]
     if len(values) <= _BINS:
@@ -190,4 +195,5 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _cut(name: str, limit: int = 14) -> str:
+    name = "".join(letter if letter.isprintable() else " " for letter in name)
     return name if len(name) <= limit else name[: limit - 1] + "…"

@@ -191,7 +191,7 @@ def _bar(section: str, points: float, *, least: bool) -> Markup:
 
 def _line(line: ScoreRow) -> Markup:
     mood = "good" if line.points >= 1 else "warn" if line.points > 0 else "plain"
-    proof = join([line.evidence, " " if line.evidence and line.missing else "", line.missing])
+    proof = join([line.evidence, " · " if line.evidence and line.missing else "", line.missing])
     if line.missing and line.command:
         proof = join([proof, " ", tag("code", line.command)])
     cells = (
