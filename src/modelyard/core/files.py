@@ -19,25 +19,26 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     The bytes are on disk (fsync of file and folder) when this returns. A full disk or a missing right
     raises `StoreError` and leaves the old file as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    name: str | None = None
     try:
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(mode)
-            Path(name).replace(path)
-        except OSError as error:
-            raise StoreError(
-                f"cannot write {path}",
-                value=error.strerror or str(error),
-                fix="free some space or check the folder's rights, then run again",
-            ) from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(mode)
+        Path(name).replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}",
+            value=error.strerror or str(error),
+            fix="free some space or check the folder's rights, then run again",
+        ) from error
     finally:
-        Path(name).unlink(missing_ok=True)
-    sync_folder(path.parent)
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
