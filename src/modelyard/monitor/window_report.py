@@ -57,7 +57,7 @@ class WindowReport:
         return self.judged and not self.alarms
 
     def to_verdict(self, claim: str = WINDOW) -> Verdict:
-        """The window as one verdict: passed when it was judged and no alarm fired."""
+        """The window as one small verdict: passed when it was judged and no alarm fired."""
         if not self.judged:
             why = next(item.why for item in self.unjudged if item.claim == WINDOW)
         elif self.alarms:
@@ -66,7 +66,20 @@ class WindowReport:
         else:
             why = f"{len(self.verdicts)} checks over {self.rows} rows, none fired"
         measured = tuple(item for verdict in self.verdicts for item in verdict.measurements)
-        return Verdict(claim, self.quiet, why, measured, None, {"report": self.to_json()})
+        details = {
+            "rows": self.rows,
+            "since": self.since,
+            "until": self.until,
+            "look": self.look,
+            "alpha": self.alpha,
+            "checks": len(self.verdicts),
+            "alarms": [
+                {"kind": item.kind, "subject": item.subject, "cause": item.cause, "action": item.action}
+                for item in self.alarms
+            ],
+            "unjudged": [item.to_json() for item in self.unjudged],
+        }
+        return Verdict(claim, self.quiet, why, measured, None, details)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -18,7 +18,7 @@ class KolmogorovSmirnov:
     """The largest gap between the distributions of the finite values, 0 to 1, judged by `drift_floor`.
 
     Both sides are rounded to the sketch's buckets (1 %), which can only make the gap smaller and the p-value
-    larger. The details give the population stability index over the reference's tenths.
+    larger. The details of a relevant shift give the population stability index over the reference's tenths.
     """
 
     name: str = "ks"
@@ -33,13 +33,15 @@ class KolmogorovSmirnov:
             return None
         _, before, after = sides
         distance = ks_counts(before, after)
-        index = psi(*grouped(before, after, 10)).statistic
         relevant = distance.statistic >= options.drift_floor
+        details = {"before": reference.mean, "after": window.mean}
+        if relevant:
+            details["psi"] = psi(*grouped(before, after, 10)).statistic
         return Shift(
             effect=distance.statistic,
             p_value=1.0 if distance.p_value is None else distance.p_value,
             relevant=relevant,
             text=f"{moved(reference, window, relevant=relevant)} (KS {distance.statistic:.2f})",
             rows=window.finite,
-            details={"ks": distance.statistic, "psi": index, "before": reference.mean, "after": window.mean},
+            details=details,
         )
