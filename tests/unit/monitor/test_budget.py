@@ -90,3 +90,14 @@ def test_testing_each_feature_at_five_per_cent_would_have_fired() -> None:
         shifts = [ks.compare(one, other, options) for one, other in zip(reference, window, strict=True)]
         false += any(shift is not None and shift.p_value < 0.05 for shift in shifts)
     assert false >= 5, "a quarter of clean windows and more"
+
+
+def test_half_a_spread_in_five_hundred_rows_is_seen_at_the_hundredth_look() -> None:
+    """The power that the budget leaves: one moved feature among thirty, two hypotheses each."""
+    rng = np.random.default_rng(5)
+    ks, options = DETECTORS.get("ks"), MonitorOptions()
+    reference = NumericProfile.of(rng.normal(size=3500))
+    alpha = share(0.05, 100) / 60
+    shifts = [ks.compare(reference, NumericProfile.of(rng.normal(0.5, 1.0, 500)), options) for _ in range(40)]
+    seen = [shift is not None and shift.relevant and shift.p_value < alpha for shift in shifts]
+    assert sum(seen) >= 38
