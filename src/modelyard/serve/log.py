@@ -166,4 +166,7 @@ def _alike(group: Iterable[PredictionRecord]) -> list[list[PredictionRecord]]:
 
 
 def _size(record: PredictionRecord) -> int:
-    return 512 + sum(values.nbytes for values in record.inputs.values())
+    size = 512
+    for values in record.inputs.values():
+        size += values.nbytes
+    return size

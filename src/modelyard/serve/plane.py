@@ -177,6 +177,13 @@ class Plane:
 def check_inputs(served: Served, inputs: Tensors) -> None:
     """Refuses inputs that are not those of the signature; raises `RequestError` naming the first one."""
     specs = served.signature.inputs
+    if len(inputs) == len(specs):
+        for name, dtype, tail in served.fixed:
+            array = inputs.get(name)
+            if array is None or array.dtype != dtype or array.shape[1:] != tail:
+                break
+        else:
+            return
     for spec in specs:
         array = inputs.get(spec.name)
         if array is None:

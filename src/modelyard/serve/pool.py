@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,6 +49,12 @@ class Served:
     session: Session
     item_seconds: float
     """What one item costs on this machine."""
+    fixed: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...] = field(init=False)
+    """Each input's name, type and shape of one item, for the check on the request's path."""
+
+    def __post_init__(self) -> None:
+        specs = self.signature.inputs
+        object.__setattr__(self, "fixed", tuple((spec.name, spec.dtype, spec.shape[1:]) for spec in specs))
 
 
 def make_ready(

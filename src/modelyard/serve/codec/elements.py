@@ -81,6 +81,29 @@ def from_values(data: object, datatype: str, shape: tuple[int, ...], count: int,
     return result.astype(np.float16) if datatype == "FP16" else result
 
 
+def plain_numbers(data: object, datatype: object, shape: object) -> Array | None:
+    """The array of an ordinary tensor of numbers, in a flat list; `None` for all that needs a closer look.
+
+    This is the path of nearly every request; whatever it does not take, the careful path reads or refuses.
+    """
+    code = _CODES.get(datatype) if type(datatype) is str else None
+    if code is None or datatype == "FP16" or type(data) is not list or type(shape) is not list:
+        return None
+    count = 1
+    for size in shape:
+        if type(size) is not int or size < 1:
+            return None
+        count *= size
+    if count != len(data) or not 1 <= len(shape) <= MAX_RANK:
+        return None
+    try:
+        values = array(code, data)
+    except (TypeError, OverflowError):
+        return None
+    result: Array = np.frombuffer(values, code).reshape(shape)
+    return result
+
+
 def from_bytes(data: memoryview, datatype: str, shape: tuple[int, ...], count: int, where: str) -> Array:
     """An array of raw little-endian elements; BYTES are texts, each behind its length in four bytes."""
     if datatype == "BYTES":

@@ -14,18 +14,22 @@ import msgspec
 import orjson
 
 from modelyard.core.errors import RequestError
-from modelyard.core.spec import Tensors, TensorSpec, datatype_of
+from modelyard.core.spec import DATATYPES, Tensors, TensorSpec, datatype_of, numpy_type
 from modelyard.serve.codec.elements import (
     check_datatype,
     check_shape,
     from_bytes,
     from_values,
+    plain_numbers,
     to_bytes,
     to_values,
 )
 
 MAX_TENSORS = 1_024
 MAX_ID = 256
+
+
+_DATATYPES = {numpy_type(name): name for name in DATATYPES}
 
 
 class Wanted(msgspec.Struct, frozen=True, gc=False):
@@ -69,6 +73,21 @@ def read_request(body: bytes, header_length: int | None, *, elements: int, rows:
     inputs: Tensors = {}
     items = -1
     for index, tensor in enumerate(listed):
+        if type(tensor) is dict and "parameters" not in tensor:
+            values = plain_numbers(tensor.get("data"), tensor.get("datatype"), tensor.get("shape"))
+            name = tensor.get("name")
+            if (
+                values is not None
+                and values.size <= elements
+                and type(name) is str
+                and name
+                and name not in inputs
+                and items in (-1, len(values))
+                and len(values) <= rows
+            ):
+                inputs[name] = values
+                items = len(values)
+                continue
         at, items = _input(tensor, index, inputs, view, at, items=items, elements=elements, rows=rows)
     if at != len(body):
         raise RequestError("bytes are left over behind the last tensor", value=len(body) - at, where="body",
@@ -132,7 +151,7 @@ def write_answer(
         values = outputs[name]
         tensor: dict[str, Any] = {
             "name": name,
-            "datatype": datatype_of(values.dtype),
+            "datatype": _DATATYPES.get(values.dtype) or datatype_of(values.dtype),
             "shape": values.shape,
         }
         if as_bytes:
