@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from modelyard.train.training import Training
+from modelyard import Training
 
 
 class Shift(nn.Module):
@@ -24,28 +24,24 @@ class Shift(nn.Module):
         return padded[every[:, None, None], 0, (down + line)[:, :, None], (right + line)[:, None, :]][:, None]
 
 
-def block(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Module]:
-    """A convolution with batch normalisation and rectifier."""
-    convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
-    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
-
-
 def build(trial) -> Training:
-    """Three convolution blocks and a linear layer; the trial chooses their width and how they learn."""
-    channels = trial.suggest_categorical("channels", [8, 12, 16])
-    dropout = trial.suggest_float("dropout", 0.0, 0.4)
+    """Two strided convolutions and two linear layers; the trial chooses how they learn."""
+    dropout = trial.suggest_float("dropout", 0.0, 0.5)
+    hidden = trial.suggest_categorical("hidden", [128, 256])
     shift = trial.suggest_int("shift", 0, 2)
-    learning_rate = trial.suggest_float("learning_rate", 2e-3, 3e-2, log=True)
+    learning_rate = trial.suggest_float("learning_rate", 1e-3, 2e-2, log=True)
     network = nn.Sequential(
         Shift(shift),
-        *block(1, channels, size=5, stride=2),
-        *block(channels, 2 * channels, size=3, stride=2),
-        *block(2 * channels, 2 * channels, size=3),
-        nn.MaxPool2d(2),
+        nn.Conv2d(1, 16, 3, stride=2, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
         nn.Flatten(),
         nn.Dropout(dropout),
-        nn.Linear(2 * channels * 3 * 3, 10),
+        nn.Linear(32 * 7 * 7, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, 10),
     )
-    # Channels last is how a CPU likes small convolutions: a quarter less time.
-    network.to(memory_format=torch.channels_last)
-    return Training(network, learning_rate=learning_rate, epochs=8, batch_size=128, weight_decay=1e-3)
+    return Training(network, learning_rate=learning_rate, epochs=7, batch_size=64, weight_decay=1e-3)

@@ -7,7 +7,7 @@ import torch
 from data import load
 from recipe import Shift, build
 
-PARAMS = {"channels": 8, "dropout": 0.1, "shift": 1, "learning_rate": 0.01}
+PARAMS = {"hidden": 128, "dropout": 0.1, "shift": 1, "learning_rate": 0.01}
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,7 @@ def run_checks(
         specs=(FILE, project.data.contract, PurePosixPath(project.train.recipe.partition(":")[0]).as_posix()),
         allowed_sources=project.policy.allowed_sources or None,
         allowed_personal=project.policy.personal_features,
+        owner=project.policy.owner,
         seed=project.train.seed,
     )
     found = []

@@ -33,13 +33,14 @@ _TOLERATED = 0.8
 @dataclass(frozen=True, slots=True)
 class Replay:
     """What is replayed against whom. `champion` is the candidate itself where nobody serves yet: the
-    candidate is then compared with its own answers of training time."""
+    candidate is then compared with its own answers of training time. `order` is that of the requests."""
 
     context: Context
     candidate: Digest
     champion: Digest
     truth: Truth
     rows: list[dict[str, Any]]
+    order: npt.NDArray[np.int64]
     began: float
 
     @property
@@ -65,10 +66,7 @@ class Replay:
             start = len(answered)
             # A look ends where every row has been asked once: it holds fresh rows or known ones, never both.
             stop = min(start + max(once // _LOOKS, _LOOK), max(once, most), once if start < once else most)
-            asked = [
-                (number % once, self.rows[number % once], self._key(number)) for number in range(start, stop)
-            ]
-            fresh = replay(client, endpoint, asked)
+            fresh = replay(client, endpoint, [self._asked(number) for number in range(start, stop)])
             answered += fresh
             arms = self._count(arms, fresh, label=start < once)
             progress(min(1.0, len(answered) / once), f"canary: {len(answered)} requests")
@@ -77,10 +75,12 @@ class Replay:
                 break
         return decision, answered
 
-    def _key(self, number: int) -> str:
-        again, row = divmod(number, len(self.rows))
+    def _asked(self, number: int) -> tuple[int, dict[str, Any], str]:
+        """The row that the n-th request asks for, and its id, which says whether it is asked again."""
+        again, place = divmod(number, len(self.rows))
+        row = int(self.order[place])
         prefix = f"{AGAIN}{again}" if again else "canary"
-        return f"{prefix}-{self.candidate[-8:]}-{row}"
+        return row, self.rows[row], f"{prefix}-{self.candidate[-8:]}-{row}"
 
     def feedback(self, client: Client, answered: list[Answered]) -> None:
         """Reports the held-out labels by prediction id, as a client would once the truth is known."""
@@ -139,7 +139,9 @@ def replay_of(context: Context, candidate: Digest, champion: Digest | None, bega
         part.targets, expected, contract.labels, _tolerance(contract.labels, seen, validation.targets)
     )
     rows = plain_rows(part.tensors, contract, range(len(part.targets)))
-    return Replay(context, candidate, champion or candidate, truth, rows, began)
+    # Data often lie sorted by class or time; traffic does not, and a monitor would rightly call that drift.
+    order = np.random.default_rng(context.project.train.seed).permutation(len(rows))
+    return Replay(context, candidate, champion or candidate, truth, rows, order, began)
 
 
 def _limited(context: Context) -> Part:

@@ -30,4 +30,4 @@ def score_of(project: Project, store: Store, *, clock: Clock = SYSTEM_CLOCK) -> 
     subjects = frozenset({f"project:{project.name}"})
     if release is not None:
         subjects |= subjects_of(release.lineage, release=release.digest, endpoint=project.endpoint_name)
-    return score(store.ledger.entries(), Lineage(subjects), clock.now())
+    return score(store.ledger.entries(), Lineage(subjects), clock.now(), expires=project.score.expires)

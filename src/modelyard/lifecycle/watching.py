@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from modelyard.core.clock import SYSTEM_CLOCK, Clock
 from modelyard.lifecycle.live_canary import judge_live
 from modelyard.lifecycle.project import Project
@@ -13,6 +15,8 @@ from modelyard.monitor.window_report import WindowReport
 from modelyard.store.store import Store
 
 _KIND = "watch"
+_LATE = 7 * 86400.0
+"""Seconds that feedback may come after its prediction and still be counted."""
 
 
 class Watch:
@@ -30,10 +34,12 @@ class Watch:
         """
         judge_live(self._project, self._store, by="modelyard monitor", clock=self._clock)
         state = self._state()
-        traffic = read_traffic(self._project, self._store, since=state.since or None)
+        # Further back than the open window: feedback may be about predictions that were judged long ago.
+        since = max(state.since - _LATE, 0.0) if state.since else None
+        traffic = read_traffic(self._project, self._store, since=since)
         key = f"{self._project.name}/{traffic.release.digest}"
         if whole:
-            return [self._judge(traffic)]
+            return [self._judge(traffic, state, key)]
         watcher = Watcher(
             traffic.release.profile,
             traffic.release.contract,
@@ -50,7 +56,7 @@ class Watch:
         self._store.records.put_document(_KIND, key, watcher.state.to_json())
         return reports
 
-    def _judge(self, traffic: Traffic) -> WindowReport:
+    def _judge(self, traffic: Traffic, state: WatchState, key: str) -> WindowReport:
         report = judge_window(
             traffic.log,
             traffic.feedback,
@@ -61,8 +67,11 @@ class Watch:
             endpoint=self._project.endpoint_name,
             released=traffic.released,
             now=self._clock.now(),
+            # Each look spends its own share of the false-alarm budget, whoever asks for it.
+            look=state.looks + 1,
         )
         self._keep(report)
+        self._store.records.put_document(_KIND, key, replace(state, looks=state.looks + 1).to_json())
         return report
 
     def _state(self) -> WatchState:
