@@ -1,0 +1,201 @@
+"""The prediction log and the feedback: complete, redacted, bounded, and whole after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard.core.clock import ManualClock
+from modelyard.core.errors import RequestError
+from modelyard.data.contract import Column, Contract
+from modelyard.serve.feedback import Feedback, append_feedback, feedback_path, parse_feedback
+from modelyard.serve.log import PredictionLog
+from modelyard.serve.metrics import Metrics
+from modelyard.serve.options import LogOptions
+from modelyard.serve.reading import read_feedback, read_predictions
+from modelyard.serve.record import PredictionRecord
+
+CONTRACT = Contract(
+    "people",
+    (
+        Column("age", "integer", minimum=0, maximum=120, privacy="quasi"),
+        Column("name", "text", privacy="personal"),
+        Column("group", "category", categories=("a", "b"), privacy="sensitive"),
+        Column("pixels", "tensor", shape=(2,), datatype="FP32"),
+        Column("y", "category", role="label", categories=("no", "yes")),
+    ),
+)
+RELEASE = SimpleNamespace(digest="sha256:" + "a" * 64, version="3", labels=("no", "yes"), contract=CONTRACT)
+
+
+def record(identity: str, *ages: float, outcome: Any = "ok", time: float = 50.0) -> PredictionRecord:
+    rows = len(ages)
+    inputs = {
+        "age": np.array(ages, np.float32).reshape(-1, 1),
+        "name": np.array([["Ada"]] * rows, dtype=object),
+        "group": np.array([["a"]] * rows, dtype=object),
+        "pixels": np.zeros((rows, 2), np.float32),
+    }
+    outputs = {"probabilities": np.array([[0.25, 0.75]] * rows, np.float32)}
+    return PredictionRecord(
+        identity, time, RELEASE, "e", "primary", outcome, 0.01, rows or 1,
+        {} if outcome == "rejected" else inputs, outputs if outcome == "ok" else {},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def log(state: Path) -> Callable[..., PredictionLog]:
+    return lambda **options: PredictionLog(state, LogOptions(**options), Metrics(), ManualClock(100.0))
+
+
+def test_rows_as_documented(log: Callable[..., PredictionLog], state: Path) -> None:
+    writer = log()
+    for item in (record("r1", 30, 999), record("r2", 40, outcome="failed"), record("r3", outcome="rejected")):
+        writer.append(item)
+    writer.flush()
+    table = read_predictions(state, "e")
+    rows = {row["id"]: row for row in table.to_pylist()}
+    assert set(rows) == {"r1.0", "r1.1", "r2", "r3"}
+    first = rows["r1.0"]
+    assert first["time"].timestamp() == 50.0
+    assert (first["release"], first["version"], first["arm"]) == (RELEASE.digest, "3", "primary")
+    assert (first["in_age"], first["label"], first["confidence"]) == (30, "yes", 0.75)
+    assert first["probabilities"] == [0.25, 0.75]
+    assert (first["breaches"], rows["r1.1"]["breaches"]) == ([], ["age: maximum"])
+    assert rows["r2"]["label"] is None and rows["r2"]["in_age"] == 40
+    assert rows["r3"]["in_age"] is None and rows["r3"]["outcome"] == "rejected"
+    # Personal and sensitive columns are not there at all.
+    assert {name for name in table.column_names if name.startswith("in_")} == {"in_age", "in_pixels"}
+
+
+def test_private_columns_when_asked_for(log: Callable[..., PredictionLog], state: Path) -> None:
+    writer = log(keep_private=True)
+    writer.append(record("r", 30))
+    writer.flush()
+    assert read_predictions(state, "e").to_pylist()[0]["in_name"] == "Ada"
+
+
+def test_a_growing_segment_is_one_file_until_it_is_full(
+    log: Callable[..., PredictionLog], state: Path
+) -> None:
+    writer = log(rows=5)
+    for number in range(8):
+        writer.append(record(f"r{number}", 1))
+        writer.flush()
+    files = list((state / "predictions" / "e").iterdir())
+    assert len(files) == 2
+    assert [row["id"] for row in read_predictions(state, "e").to_pylist()] == [f"r{n}" for n in range(8)]
+
+
+def test_a_torn_segment_is_not_read(log: Callable[..., PredictionLog], state: Path) -> None:
+    writer = log()
+    writer.append(record("r", 1))
+    writer.flush()
+    (whole,) = (state / "predictions" / "e").iterdir()
+    torn = whole.read_bytes()[:-10]
+    whole.with_name("0-torn.parquet").write_bytes(torn)
+    whole.with_name("0-empty.parquet").write_bytes(b"")
+    whole.with_name(".1.parquet.9.part").write_bytes(torn)
+    assert read_predictions(state, "e").num_rows == 1
+
+
+def test_the_queue_is_bounded_and_what_is_dropped_is_counted(state: Path) -> None:
+    metrics = Metrics()
+    writer = PredictionLog(state, LogOptions(pending_bytes=2_000), metrics, ManualClock())
+    for number in range(10):
+        writer.append(record(f"r{number}", 1))
+    writer.flush()
+    kept = read_predictions(state, "e").num_rows
+    assert 0 < kept < 10
+    text = metrics.text().decode()
+    assert f'modelyard_log_dropped_rows_total{{endpoint="e"}} {10 - kept}' in text
+    writer.append(record("after", 1))
+    writer.flush()
+    assert read_predictions(state, "e").num_rows == kept + 1
+
+
+def test_a_disk_that_refuses_costs_rows_not_the_service(state: Path) -> None:
+    metrics = Metrics()
+    state.mkdir()
+    (state / "predictions").write_text("a file where a folder should be")
+    writer = PredictionLog(state, LogOptions(), metrics, ManualClock())
+    writer.append(record("r", 1))
+    writer.flush()
+    assert 'modelyard_log_dropped_rows_total{endpoint="e"} 1' in metrics.text().decode()
+    (state / "predictions").unlink()
+    writer.append(record("s", 1))
+    writer.flush()
+    assert [row["id"] for row in read_predictions(state, "e").to_pylist()] == ["s"]
+
+
+def test_the_thread_writes_and_close_writes_the_rest(log: Callable[..., PredictionLog], state: Path) -> None:
+    writer = log(seconds=0.01)
+    writer.start()
+    for number in range(100):
+        writer.append(record(f"r{number}", 1, 2))
+    writer.close()
+    assert read_predictions(state, "e").num_rows == 200
+
+
+def test_windows_of_time(log: Callable[..., PredictionLog], state: Path) -> None:
+    writer = log()
+    for time in (3.0, 1.0, 2.0):
+        writer.append(record(f"t{time:g}", 1, time=time))
+    writer.flush()
+    ids = [row["id"] for row in read_predictions(state, "e", since=1.0, until=3.0).to_pylist()]
+    assert ids == ["t1", "t2"]
+    assert (
+        read_predictions(state, "e", since=datetime.fromisoformat("1970-01-01T00:00:02+00:00")).num_rows == 2
+    )
+    with pytest.raises(ValueError, match="zone"):
+        read_predictions(state, "e", since=datetime(1970, 1, 1))
+    assert read_predictions(state, "none").num_rows == 0
+
+
+def test_feedback_is_kept_and_a_torn_line_spoils_nothing(state: Path) -> None:
+    clock = ManualClock(7.0)
+    append_feedback(state, "e", [Feedback("a", "yes", None)], clock)
+    with feedback_path(state, "e").open("ab") as file:
+        file.write(b'{"format":1,"id":"torn","ti')
+    append_feedback(state, "e", [Feedback("b", None, 1.5), Feedback("a", "no", None)], clock)
+    rows = [(row["id"], row["label"], row["value"]) for row in read_feedback(state, "e").to_pylist()]
+    assert rows == [("a", "yes", None), ("b", None, 1.5), ("a", "no", None)]
+    assert read_feedback(state, "e")["time"][0].as_py().timestamp() == 7.0
+    assert read_feedback(state, "none").num_rows == 0
+
+
+def test_feedback_that_cannot_be_stored_says_so(state: Path) -> None:
+    state.mkdir()
+    (state / "feedback").write_text("in the way")
+    with pytest.raises(RequestError, match="cannot be stored") as caught:
+        append_feedback(state, "e", [Feedback("a", "yes", None)], ManualClock())
+    assert caught.value.status == 503
+
+
+@pytest.mark.parametrize(
+    ("labels", "body", "word"),
+    [
+        (("no", "yes"), b'{"feedback": [{"id": "a", "label": "yess"}]}', "did you mean 'yes'"),
+        (("no", "yes"), b'{"feedback": [{"id": "a", "label": null}]}', "label"),
+        (("no", "yes"), b'{"feedback": [{"id": "a", "value": 1}]}', "did you mean|known"),
+        (("no", "yes"), b'{"feedback": [{"id": 3, "label": "yes"}]}', "id"),
+        (("no", "yes"), b'{"feedback": [{"label": "yes"}]}', "id"),
+        (("no", "yes"), b'{"feedback": ["a"]}', "object"),
+        (("no", "yes"), b'{"feedback": []}', "list"),
+        (("no", "yes"), b'{"feedbak": []}', "list"),
+        ((), b'{"feedback": [{"id": "a", "value": "1"}]}', "number"),
+        ((), b'{"feedback": [{"id": "a", "value": true}]}', "number"),
+        ((), b'{"feedback": [{"id": "a", "value": NaN}]}', "number"),
+        ((), b"nothing", "JSON"),
+    ],
+)
+def test_bad_feedback_names_the_field(labels: tuple[str, ...], body: bytes, word: str) -> None:
+    with pytest.raises(RequestError, match=word) as caught:
+        parse_feedback(body, labels)
+    assert caught.value.status == 400
