@@ -1,0 +1,1 @@
+"""A conformance kit for the Open Inference Protocol v2, for any server that speaks it."""
