@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from modelyard.core.progress import Progress
 from modelyard.core.spec import Tensors
+from modelyard.lifecycle.feature_costs import feature_costs
 from modelyard.lifecycle.git import git_facts
 from modelyard.lifecycle.loop import Context
 from modelyard.lifecycle.parts import contract_of, dataset_of, part_of
@@ -23,7 +24,7 @@ from modelyard.score.checks.catalogue import CHECKS
 from modelyard.score.context import CheckContext
 from modelyard.train.baselines import baselines
 
-OFFLINE = ("data.2", "data.4", "model.1", "model.5", "model.6", "model.7")
+OFFLINE = ("data.2", "data.3", "data.4", "model.1", "model.5", "model.6", "model.7")
 
 
 def run_checks(
@@ -60,6 +61,8 @@ def run_checks(
         allowed_sources=project.policy.allowed_sources or None,
         allowed_personal=project.policy.personal_features,
         owner=project.policy.owner,
+        costs=feature_costs(contract_of(context), test),
+        cost_budget=project.policy.feature_budget,
         seed=project.train.seed,
     )
     found = []

@@ -93,6 +93,8 @@ def _from_table(
         raise DataError("the table has no such label column", value=label, fix=did_you_mean(label, names))
     label = label or names[-1]
     task = task or guess_task(table.column(label))
+    table, left_out = _labelled(table, label)
+    _refuse_free_text(table, label, task)
     inferred = infer(table, name=name, label=label, task=task)
     contract = inferred.contract
     numbers = [column.name for column in contract.features if column.kind in ("number", "integer", "boolean")]
@@ -105,6 +107,8 @@ def _from_table(
             fix="add columns, or write data.py that derives some",
         )
     kept = _data_name(source) if _is_copied(source) else str(source.resolve())
+    if left_out:
+        kept = "data.parquet"
     written = {
         "contract.toml": render(contract),
         **_files(name, task, kept, label, numbers, texts, table.column(label).to_numpy(), _key(contract)),

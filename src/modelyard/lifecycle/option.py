@@ -7,6 +7,7 @@ the settings reference in `docs/` and the file that `modelyard init` writes all 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
@@ -92,7 +93,7 @@ def duration(value: Any) -> float:
         parsed = seconds(value)
     except (ValueError, TypeError):
         raise Wrong("a duration such as 500ms, 30s, 10m, 2h, 30d") from None
-    if parsed <= 0:
+    if not 0 < parsed < math.inf:
         raise Wrong("a duration above zero")
     return parsed
 
@@ -102,7 +103,7 @@ def byte_size(value: Any) -> float:
         parsed = size(value)
     except (ValueError, TypeError):
         raise Wrong("a size such as 300kB, 1.5MB, 2GiB") from None
-    if parsed <= 0:
+    if not 0 < parsed < math.inf:
         raise Wrong("a size above zero")
     return parsed
 
@@ -176,8 +177,8 @@ def source(value: Any) -> str:
     """A function of the project, or a table file."""
     if ":" in text(value) and ".py" in value:
         return function(value)
-    if not value.endswith((".csv", ".csv.gz", ".parquet", ".arrow", ".feather", ".npz")):
-        raise Wrong("data.py:load, or a file that ends in .csv, .csv.gz, .parquet, .arrow, .feather or .npz")
+    if not value.lower().endswith((".csv", ".tsv", ".parquet", ".arrow", ".feather", ".npz")):
+        raise Wrong("data.py:load, or a file that ends in .csv, .tsv, .parquet, .arrow, .feather or .npz")
     return str(value)
 
 

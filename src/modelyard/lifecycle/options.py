@@ -67,7 +67,9 @@ class CompressOptions:
         texts,
         ("graph", "int8-static", "int8-dynamic"),
     )
-    margin: Margin | None = option("how much of the metric a compressed model may lose", read_margin, None)
+    margin: Margin | None = option(
+        "how much a compressed model may lose; by default 0.02, of an error 10%", read_margin, None
+    )
     goal: str = option("what a pass must improve to be kept", one_of("speed", "size"), "speed")
 
 
@@ -97,8 +99,12 @@ class SliceOptions:
 class GateOptions:
     """`[gate]`: what a candidate must show before it may be released."""
 
-    margin: Margin | None = option("how much worse than the champion a candidate may be", read_margin, None)
-    slide: Margin | None = option("how much the last five releases may lose together", read_margin, None)
+    margin: Margin | None = option(
+        "how much worse than the champion it may be; by default as above", read_margin, None
+    )
+    slide: Margin | None = option(
+        "how much the last five releases may lose together; by default as above", read_margin, None
+    )
     simpler_margin: float = option(
         "how much better than every baseline the model must be", number(-1e9, 1e9), 0.0
     )
@@ -144,6 +150,7 @@ class PolicyOptions:
     personal_features: tuple[str, ...] = option(
         "personal columns that may be features, each knowingly", texts, ()
     )
+    feature_budget: float = option("what one feature may cost a request in time", duration, 0.01)
     groups: tuple[str, ...] = option("columns whose groups are compared for equal treatment", texts, ())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -19,6 +20,11 @@ from modelyard.measure.requirement import Requirement
 
 _TOP = ("version", "name", "task")
 _MAX_BYTES = 1 << 20
+_RATES = frozenset(
+    {"accuracy", "balanced_accuracy", "f1_macro", "precision_macro", "recall_macro", "roc_auc", "error_rate",
+     "expected_calibration_error"}
+)  # fmt: skip
+"""Metrics that lie from 0 to 1: a bound of 95 is meant as 0.95, and can never be met."""
 
 
 def find_project(start: Path) -> Path:
@@ -74,7 +80,9 @@ class _Reader:
             self._requirement(index, row, task, slices)
             for index, row in enumerate(self._rows(tables, "requirement"))
         )
-        self._twice("slice", [item.name for item in slices])
+        self._twice("slice", "name", [item.name for item in slices])
+        # A claim is a metric on a slice: two lines of it could not be told apart in the evidence.
+        self._twice("requirement", "metric", [item.claim for item in requirements])
         self._metric("train", 0, "metric", sections["train"].metric, task, cost=False)
         if sections["data"].split == "time" and sections["data"].order is None:
             raise self._fail("data", 0)("split", "time", "split = 'time' needs a column that orders rows",
@@ -148,14 +156,20 @@ class _Reader:
         unit = COST_METRICS[name].unit if name in COST_METRICS else ""
         try:
             if unit == "s":
-                return seconds(value)  # type: ignore[arg-type]
-            if unit in ("B", "bytes"):
-                return size(value)  # type: ignore[arg-type]
+                bound = seconds(value)  # type: ignore[arg-type]
+            elif unit in ("B", "bytes"):
+                bound = size(value)  # type: ignore[arg-type]
+            elif isinstance(value, bool) or not isinstance(value, int | float):
+                raise fail(key, value, f"a number; {name} has no unit", None)
+            else:
+                bound = float(value)
         except (ValueError, TypeError) as error:
             raise fail(key, value, str(error), None) from None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise fail(key, value, f"a number; {name} has no unit", None)
-        return float(value)
+        if not math.isfinite(bound) or (name in COST_METRICS and bound < 0):
+            raise fail(key, value, "a finite bound, not below zero for a cost", None)
+        if name in _RATES and not 0 <= bound <= 1:
+            raise fail(key, value, f"{name} lies from 0 to 1", f"write {bound / 100:g} for {bound:g} %")
+        return bound
 
     def _metric(self, section: str, index: int, key: str, name: str, task: str, *, cost: bool) -> None:
         known = [item.name for item in METRICS.values() if item.task == task]
@@ -171,10 +185,11 @@ class _Reader:
             raise fail(key, name, rule, did_you_mean(name, known)) from None
         raise fail(key, name, rule, f"{name} is not for {task}")
 
-    def _twice(self, section: str, names: list[str]) -> None:
+    def _twice(self, section: str, key: str, names: list[str]) -> None:
         for index, name in enumerate(names):
             if name in names[:index]:
-                raise self._fail(section, index)("name", name, "each name once", "rename one")
+                rule = "each name once" if key == "name" else "each metric once for all rows and once a slice"
+                raise self._fail(section, index)(key, name, rule, "rename one or take one away")
 
     def _fail(self, section: str, index: int) -> Callable[..., ProjectError]:
         def build(key: str | None, value: object, rule: str, fix: str | None) -> ProjectError:
