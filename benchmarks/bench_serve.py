@@ -111,11 +111,9 @@ class Server:
         """One run of wrk: requests a second, p50 and p99 in ms, server CPU microseconds a request."""
         before = self.cpu
         url = f"http://127.0.0.1:{self.port}{path}"
-        out = subprocess.run(
-            ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script,
-             url],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
+        command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
+        ended = subprocess.run([*command, "-s", script, url], capture_output=True, text=True, check=True)
+        out = ended.stdout
         if "Non-2xx" in out:
             raise RuntimeError(f"{self.name} {path} answers with errors:\n{out}")
         requests = int(re.search(r"(\d+) requests in", out)[1])  # type: ignore[index]

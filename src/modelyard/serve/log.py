@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,27 +118,32 @@ class PredictionLog:
         import pyarrow as pa
 
         from modelyard.data.live import LiveContract
-        from modelyard.serve.segment import table_of_records, write_segment
+        from modelyard.serve.segment import table_of_records
 
         contract = self._contracts.get(digest)
         if contract is None:
             contract = self._contracts[digest] = LiveContract(group[0].by.contract)
-        tables = []
         for part in _alike(group):
-            for start in range(0, len(part), _MOST):
-                table, breaches = table_of_records(
-                    part[start : start + _MOST], contract, keep_private=self._options.keep_private
-                )
-                tables.append(table)
+            for chunk in _chunks(part):
+                table, breaches = table_of_records(chunk, contract, keep_private=self._options.keep_private)
                 for breach in breaches:
                     self._metrics.breaches.at(endpoint, breach.column, breach.rule).add(breach.rows)
-        key = (endpoint, digest)
+                self._grow((endpoint, digest), table, now)
+        # Arrow keeps freed memory for itself; a server does not want it back in bursts only.
+        pa.default_memory_pool().release_unused()
+
+    def _grow(self, key: tuple[str, Digest], table: Any, now: float) -> None:
+        """Writes the young segment of an endpoint and release again, with these rows behind the others."""
+        import pyarrow as pa
+
+        from modelyard.serve.segment import write_segment
+
         young = self._open.get(key)
         if young is None:
             self._sequence += 1
             name = f"{int(self._clock.now() * 1e6):017d}-{os.getpid()}-{self._sequence}.parquet"
-            young = self._open[key] = _Young(self._folder / endpoint / name, now)
-        young.tables.extend(tables)
+            young = self._open[key] = _Young(self._folder / key[0] / name, now)
+        young.tables.append(table)
         whole = pa.concat_tables(young.tables, promote_options="permissive")
         young.tables = [whole]
         write_segment(young.path, whole)
@@ -163,6 +168,20 @@ def _alike(group: Iterable[PredictionRecord]) -> list[list[PredictionRecord]]:
     for record in group:
         parts.setdefault((bool(record.inputs), bool(record.outputs)), []).append(record)
     return list(parts.values())
+
+
+def _chunks(part: list[PredictionRecord]) -> Iterator[list[PredictionRecord]]:
+    """The records in pieces whose tables stay small."""
+    chunk: list[PredictionRecord] = []
+    size = 0
+    for record in part:
+        chunk.append(record)
+        size += _size(record)
+        if size >= _SEAL_BYTES or len(chunk) >= _MOST:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _size(record: PredictionRecord) -> int:

@@ -43,7 +43,7 @@ class LogOptions:
     """Rows of one segment; a full one is written at once."""
     seconds: float = 1.0
     """Age at which a segment that is not full is written."""
-    pending_bytes: int = 128 << 20
+    pending_bytes: int = 64 << 20
     """Bytes of requests and answers that may wait for the disk; beyond, rows are dropped and counted."""
     keep_private: bool = False
     """Whether columns of privacy class `personal` or `sensitive` are logged."""
