@@ -1,4 +1,8 @@
-"""The gate: a candidate is accepted only on paired evidence of speed (or size), quality and sound answers."""
+"""The gate: a candidate is accepted only on paired evidence of speed (or size), quality and sound answers.
+
+Four things are asked, in this order because the first are the cheapest: (3) sound answers, (2) quality on all
+rows and on each slice, (4) int8 operators that really run as int8, (1) speed. A refusal names what lost.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
+from modelyard.compress.execution import meant_int8, operator_runs, ran_as_meant, shifts
+from modelyard.compress.graph_file import parse
 from modelyard.compress.soundness import sound
 from modelyard.core.errors import ModelError
 from modelyard.core.spec import Tensors
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 Goal: TypeAlias = Literal["speed", "size"]
 
 _BATCH = 256
+_TOLD = 3
 SMALLER = 1.1
 """A candidate is smaller when the original has at least 1.1 times its bytes."""
 
@@ -42,6 +49,9 @@ class Held:
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What the gate found. `why` is one sentence with numbers; `size_ratio` is original over candidate.
+
+    `verdicts` hold the whole trade-off: each slice's paired difference, the operators that ran, the time of
+    each kind of operator in both models.
 
     `speedup` is NaN, and its method says why, for a candidate that was refused before it was timed.
     """
@@ -63,6 +73,7 @@ def judge(
     goal: Goal = "speed",
     slices: Mapping[str, Array] | None = None,
     runtime: Runtime | None = None,
+    candidate_runtime: Runtime | None = None,
     seed: int = 0,
     budget: float = 2.0,
     batch: int = 1,
@@ -72,22 +83,26 @@ def judge(
 
     Accepted when it (1) answers with finite numbers within bounds on held-out, random and extreme rows, (2)
     is non-inferior at `margin` in `metric`'s unit, paired, on all held-out rows and on each slice (a mask [N]
-    by name), and (3) is faster on this machine at `batch` rows with its whole 95 % interval above 1; or, with
-    `goal="size"`, at least 1.1 times smaller and not shown to be slower. Cheap checks come first and a
-    refusal ends the judging; timing takes at most about `budget` seconds. An answer that depends on the rows
-    beside it (dynamic quantization scales a whole batch at once) is refused unless `mixing` says that the
-    service never puts different callers into one batch. Raises `ValueError` for a margin that is not
-    positive, a cost metric, no rows or a mask of another length, `ModelError` when the original itself cannot
-    be run.
+    by name), (3) runs in int8 every operator that its graph means to, as the engine itself reports, and (4)
+    is faster on this machine at `batch` rows with its whole 95 % interval above 1; or, with `goal="size"`, at
+    least 1.1 times smaller and not shown to be slower. Cheap checks come first and a refusal ends the
+    judging, naming the slices or the operators that lost; timing takes at most about `budget` seconds. With
+    `candidate_runtime` the candidate runs on that engine and the original on `runtime`, so that another
+    engine is chosen by the same evidence. An answer that depends on the rows beside it (dynamic quantization
+    scales a whole batch at once) is refused unless `mixing` says that the service never puts different
+    callers into one batch. Raises `ValueError` for a margin that is not positive, a cost metric, no rows or a
+    mask of another length, `ModelError` when the original itself cannot be run, `MissingExtra` when an engine
+    is not installed.
     """
     _check(data, metric, margin, slices or {})
     engine = OnnxRuntime() if runtime is None else runtime
+    other = engine if candidate_runtime is None else candidate_runtime
     ratio = original.size / candidate.size
     if candidate.signature != original.signature:
         return refusal("its signature is not the original's", ratio)
     was = engine.load(original)
     try:
-        now = engine.load(candidate)
+        now = other.load(candidate)
     except ModelError as error:
         was.close()
         return refusal(f"the runtime cannot load it: {error}", ratio)
@@ -98,13 +113,18 @@ def judge(
         verdicts = [sound(original, (was, now), data.tensors, answers, seed, mixing=mixing)]
         if verdicts[0].passed:
             verdicts += _quality((metric, margin), data.targets, answers, slices or {}, seed)
+        one = {name: values[:batch] for name, values in data.tensors.items()}
+        if all(item.passed for item in verdicts):
+            verdicts.append(_operators(candidate, one, other.name))
         if not all(item.passed for item in verdicts):
-            return refusal(next(item.why for item in verdicts if not item.passed), ratio, tuple(verdicts))
+            return refusal("; ".join(_told(verdicts)), ratio, tuple(verdicts))
         if goal == "size" and ratio < SMALLER:
             return refusal(f"it is {ratio:.2f}x smaller, not {SMALLER}x", ratio, tuple(verdicts))
-        one = {name: values[:batch] for name, values in data.tensors.items()}
         faster = _timed(was, now, one, original.output, seed, budget)
-        return _decide(goal, faster, ratio, (*verdicts, _speed_verdict(goal, faster, batch)))
+        speed = _speed_verdict(goal, faster, batch)
+        if not speed.passed:
+            speed = _explained(speed, (original, engine.name), (candidate, other.name), one)
+        return _decide(goal, faster, ratio, (*verdicts, speed))
     finally:
         was.close()
         now.close()
@@ -143,13 +163,11 @@ def _answers(was: Session, now: Session, rows: Tensors, batch: int) -> tuple[Arr
 def _quality(
     bar: tuple[str, float], truth: Array, answers: tuple[Array, Array], slices: Mapping[str, Array], seed: int
 ) -> list[Verdict]:
-    """Non-inferiority on all rows and on each slice, up to the first that failed."""
+    """Non-inferiority on all rows and on each slice."""
     metric, margin = bar
     before, after = answers
     verdicts = [non_inferior(metric, truth, before, after, margin, seed=seed)]
     for name, mask in slices.items():
-        if not verdicts[-1].passed:
-            break
         rows = np.flatnonzero(mask)
         verdicts.append(_slice(bar, name, truth[rows], (before[rows], after[rows]), seed))
     return verdicts
@@ -171,6 +189,47 @@ def _slice(
         why = f"slice {name}: {lost} more of {rows} rows wrong (too few to prove {margin:g}; 1 is let pass)"
         return replace(verdict, passed=passed, why=why)
     return replace(verdict, why=f"slice {name}: {verdict.why}")
+
+
+def _told(verdicts: list[Verdict]) -> list[str]:
+    """Why a candidate was refused: the failed verdicts, the first ones in words."""
+    failed = [item.why for item in verdicts if not item.passed]
+    more = [f"{len(failed) - _TOLD} more slices lost quality"] if len(failed) > _TOLD else []
+    return failed[:_TOLD] + more
+
+
+def _operators(candidate: Model, one: Tensors, runtime: str) -> Verdict:
+    """Whether what the graph means to be int8 ran as int8, by the engine's own account."""
+    meant = meant_int8(parse(candidate))
+    if not meant:
+        return Verdict("compress.operators", True, "the graph asks for no int8 arithmetic")
+    runs = operator_runs(candidate, one, runtime=runtime, repeats=1)
+    if runs is None:
+        why = (
+            f"{runtime} does not tell which operators it runs: {len(meant)} meant to be int8 were not checked"
+        )
+        return Verdict("compress.operators", True, why, details={"meant": list(meant.values()), "ran": None})
+    lost, ran = ran_as_meant(meant, runs)
+    details = {"meant": list(meant.values()), "ran": [run.operator for run in ran], "not_int8": list(lost)}
+    if not lost:
+        why = f"all {len(meant)} operators meant to be int8 ran as int8"
+        return Verdict("compress.operators", True, why, details=details)
+    named = ", ".join(lost[:_TOLD]) + (f" and {len(lost) - _TOLD} more" if len(lost) > _TOLD else "")
+    why = f"{len(lost)} of {len(meant)} operators meant to be int8 ran in float: {named}"
+    return Verdict("compress.operators", False, why, details=details)
+
+
+def _explained(
+    speed: Verdict, original: tuple[Model, str], candidate: tuple[Model, str], one: Tensors
+) -> Verdict:
+    """The verdict on speed with the operators that took longer, measured in the engines themselves."""
+    sides = [operator_runs(model, one, runtime=runtime) for model, runtime in (original, candidate)]
+    if sides[0] is None or sides[1] is None:
+        return speed
+    moved = shifts(sides[0], sides[1])
+    lost = [str(item) for item in moved if item.lost > 0][:_TOLD]
+    why = f"{speed.why}; time was lost in {', '.join(lost)}" if lost else speed.why
+    return replace(speed, why=why, details={"operators": [item.to_json() for item in moved]})
 
 
 def _timed(was: Session, now: Session, rows: Tensors, output: str, seed: int, budget: float) -> Measurement:
