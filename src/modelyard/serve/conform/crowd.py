@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from modelyard.serve.conform.case import Case, need, skip
 from modelyard.serve.conform.client import Client
 from modelyard.serve.conform.exchange import Exchange
-from modelyard.serve.conform.message import Answer, answered, infer_json, read_answer, sample
+from modelyard.serve.conform.message import Answer, answered, infer_json, read_answer, sample, steady
 from modelyard.serve.conform.model import ModelInfo
 from modelyard.serve.conform.tensor import Sample, same
 
@@ -32,6 +32,7 @@ def _own(client: Client, model: ModelInfo) -> str:
     inputs = [
         sample(model, items=1 + seed % 3 if model.batched else 1, seed=seed) for seed in range(DISTINCT)
     ]
+    steady(client, model, inputs[0])
     expected = [answered(client, infer_json(model, item)) for item in inputs]
     distinct = len({_print(answer) for answer in expected})
     if distinct < 2:
