@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from modelyard.cli.commands import COMMANDS
-from modelyard.core.errors import ModelyardError
+from modelyard.core.errors import ModelyardError, StoreError
 
 
 class LazyGroup(click.Group):
@@ -81,6 +81,22 @@ def main() -> None:
         # The reader went away (`| head`): not our failure, and nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        if os.environ.get("MODELYARD_TRACEBACK"):
+            raise
+        sys.exit(_unforeseen(as_json, error))
+
+
+def _unforeseen(as_json: bool, error: Exception) -> int:
+    """What no room has turned into an error of ours: the system's refusals, and defects. Its exit code."""
+    fix = "set MODELYARD_TRACEBACK=1 to see where it comes from"
+    if isinstance(error, OSError):
+        refused = StoreError(f"the system refused: {error.strerror or error}", value=error.filename, fix=fix)
+        _say(as_json, refused.facts(), f"error: {refused}")
+        return refused.exit_code
+    what = f"a defect of Modelyard, {type(error).__name__}: {error}"
+    _say(as_json, {"kind": "Defect", "what": what, "fix": fix}, f"error: {what}; please report it; {fix}")
+    return ModelyardError.exit_code
 
 
 def _say(as_json: bool, facts: dict[str, Any], sentence: str) -> None:

@@ -18,6 +18,9 @@ def the_project(folder: str | None) -> Project:
     """The project of a folder, or of the current one and those above."""
     from modelyard.lifecycle.project_file import find_project, read_project
 
+    if folder is not None and not Path(folder).is_dir():
+        # A mistyped folder inside of a project must not reach the project around it.
+        raise ProjectError("-C names a folder that is not there", value=folder)
     return read_project(find_project(Path(folder or ".").resolve()))
 
 

@@ -68,13 +68,19 @@ def inside(root: Path, name: str) -> Path:
 
 
 @contextmanager
-def file_lock(path: Path, *, wait: float = 30.0, what: str = "the store") -> Iterator[None]:
+def file_lock(path: Path, *, wait: float = 30.0, what: str = "the store", holder: str = "") -> Iterator[None]:
     """Holds an advisory lock on a file; the kernel lets go of it when the process dies, however it dies.
 
-    Raises `StoreBusy` when another process still holds it after `wait` seconds.
+    Raises `StoreBusy` when another process still holds it after `wait` seconds, and `StoreError` where
+    the file cannot be made. What is given as `holder` is what the others are told: who has it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}", value=error.strerror or str(error), fix="check the folder's rights"
+        ) from error
     try:
         deadline = time.monotonic() + wait
         while True:
@@ -83,13 +89,17 @@ def file_lock(path: Path, *, wait: float = 30.0, what: str = "the store") -> Ite
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
+                    other = os.pread(handle, 200, 0).decode(errors="replace") if holder else ""
                     raise StoreBusy(
-                        f"{what} is locked by another process",
+                        f"{what} is locked by {other or 'another process'}",
                         value=str(path),
                         rule=f"a lock is waited for {wait:g} s",
                         fix="wait for the other command to end, or stop it",
                     ) from None
                 time.sleep(0.01)
+        if holder:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, holder.encode(), 0)
         yield
     finally:
         os.close(handle)

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from modelyard.core.errors import DataError, ProjectError
+from modelyard.core.errors import DataError, ProjectError, StoreError
 from modelyard.core.files import write_atomic
 from modelyard.core.names import NAME_RULE, did_you_mean, is_name
 from modelyard.data.contract import Contract
@@ -21,6 +21,7 @@ Task = Literal["classification", "regression"]
 
 _COPIED = 256 << 20
 """Bytes up to which a data file is copied into the project; a larger one is referred to."""
+_LABELLED = "data.parquet"
 _FEW = 20
 """A whole-number label with at most this many different values is taken for a class."""
 
@@ -47,17 +48,25 @@ def init_project(
     if not is_name(name):
         raise ProjectError("the project's name is wrong", value=name, rule=NAME_RULE)
     root = folder / name
-    if root.exists() and any(root.iterdir()):
-        raise ProjectError(f"{root} is not empty", fix="choose another name, or empty the folder")
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        what = "is not empty" if root.is_dir() else "is a file"
+        raise ProjectError(f"{root} {what}", fix="choose another name, or empty the folder")
+    labelled = None
     if source is None:
         task = task or "classification"
         texts = _sample(name, task)
         made = Written(root, task, "target", (f"sample data: {_SAMPLES[task][1]}",))
     else:
-        made, texts = _from_table(root, name, task, source, label)
-    root.mkdir(parents=True, exist_ok=True)
-    if source is not None and _is_copied(source):
-        shutil.copyfile(source, root / _data_name(source))
+        made, texts, labelled = _from_table(root, name, task, source, label)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if labelled is not None:
+            write_atomic(root / _LABELLED, labelled)
+        elif source is not None and _is_copied(source):
+            shutil.copyfile(source, root / _data_name(source))
+    except OSError as error:
+        raise StoreError(f"cannot write the project to {root}", value=error.strerror or str(error),
+                         fix="free some space, or check the folder's rights") from error  # fmt: skip
     for file, text in texts.items():
         write_atomic(root / file, text.encode())
     return made
@@ -83,7 +92,8 @@ def _sample(name: str, task: Task) -> dict[str, str]:
 
 def _from_table(
     root: Path, name: str, task: Task | None, source: Path, label: str | None
-) -> tuple[Written, dict[str, str]]:
+) -> tuple[Written, dict[str, str], bytes | None]:
+    """The project's texts, and its rows as Parquet where some had to be left out."""
     if not source.is_file():
         near = [item.name for item in source.parent.glob("*")] if source.parent.is_dir() else []
         raise DataError("there is no such file", value=str(source), fix=did_you_mean(source.name, near))
@@ -107,13 +117,54 @@ def _from_table(
             fix="add columns, or write data.py that derives some",
         )
     kept = _data_name(source) if _is_copied(source) else str(source.resolve())
+    notes = inferred.notes
     if left_out:
-        kept = "data.parquet"
+        kept = _LABELLED
+        notes = (f"{label}: {left_out:,} rows without a label were left out; the rest is in {kept}", *notes)
     written = {
         "contract.toml": render(contract),
         **_files(name, task, kept, label, numbers, texts, table.column(label).to_numpy(), _key(contract)),
     }
-    return Written(root, task, label, inferred.notes), written
+    return Written(root, task, label, notes), written, _parquet(table) if left_out else None
+
+
+def _labelled(table: Any, label: str) -> tuple[Any, int]:
+    """The rows that have a label, and how many have none; all rows where none has one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.column(label)
+    known = pc.is_valid(column)
+    if pa.types.is_floating(column.type):
+        known = pc.and_(known, pc.invert(pc.fill_null(pc.is_nan(column), False)))
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        known = pc.and_(known, pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(column), ""), False))
+    count = pc.sum(known).as_py() or 0
+    return (table, 0) if count in (0, table.num_rows) else (table.filter(known), table.num_rows - count)
+
+
+def _refuse_free_text(table: Any, label: str, task: Task) -> None:
+    """An id or free text is no label: better said now than after minutes of training."""
+    import pyarrow.compute as pc
+
+    classes = pc.count_distinct(table.column(label)).as_py()
+    if task == "classification" and classes > _FEW and classes > table.num_rows / 5:
+        raise DataError(
+            f"the column {label!r} does not look like classes",
+            value=f"{classes:,} different values in {table.num_rows:,} rows",
+            rule="five rows or more a class",
+            fix="name the column to predict with --label (of: " + ", ".join(table.column_names[:12]) + ")",
+        )
+
+
+def _parquet(table: Any) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
 
 
 def guess_task(column: Any) -> Task:
@@ -175,7 +226,9 @@ def _first_bar(task: Task, target: Any) -> tuple[str, str]:
         return "rmse", 'metric = "r2"\nat_least = 0.0          # better than always answering the mean'
     values, counts = np.unique([str(item) for item in target if item is not None], return_counts=True)
     share = float(counts.max() / counts.sum()) if len(values) else 0.0
-    bar = int(share * 100) / 100
+    # Of few held-out rows the commonest class may make up less: chance must not stop the first run.
+    chance = 2 * (share * (1 - share) / max(0.15 * counts.sum(), 1)) ** 0.5
+    bar = max(0, int((share - chance) * 100) / 100)
     return "accuracy", f'metric = "accuracy"\nat_least = {bar:<12} # the commonest class alone reaches this'
 
 
@@ -184,7 +237,7 @@ def _template(file: str) -> str:
 
 
 def _data_name(source: Path) -> str:
-    return "data" + "".join(source.suffixes[-2:] if source.name.endswith(".csv.gz") else source.suffixes[-1:])
+    return "data" + source.suffix.lower()
 
 
 def _is_copied(source: Path) -> bool:

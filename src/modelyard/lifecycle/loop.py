@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,7 +112,8 @@ def run_loop(
     """
     done: dict[str, StepRecord] = {}
     memo: dict[str, Any] = {}
-    with file_lock(project.store_root / "run.lock", wait=5.0, what="this project's store"):
+    lock, holder = project.store_root / "run.lock", f"{command!r} (process {os.getpid()})"
+    with file_lock(lock, wait=5.0, what="this project's store", holder=holder):
         for step in STEPS:
             context = Context(project, store, done, command, clock, memo)
             record, reasons = inspect(context, step)

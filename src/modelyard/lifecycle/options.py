@@ -125,7 +125,7 @@ class CanaryOptions:
     """`[canary]`: how a candidate meets traffic before it takes all of it."""
 
     fraction: float = option("the candidate's share of traffic", number(0.01, 0.9), 0.5)
-    requests: int = option("how many requests are replayed at most", whole(50, 10_000_000), 3000)
+    requests: int = option("how many requests are replayed at most", whole(100, 10_000_000), 3000)
     margin: float = option("how much worse in quality a candidate may be", number(0, 1), 0.05)
     error_margin: float = option("how many more of its requests a candidate may fail", number(0, 1), 0.02)
 

@@ -53,6 +53,8 @@ def run(context: Context, progress: Progress) -> Outcome:
     against = "its answers in training" if replayed.first else "the champion"
     headline = f"canary: {decision.action} after {len(answered)} requests against {against} · {drilled.why}"
     stops = "" if decision.action == "promote" else f"the canary: {decision.verdict.why}"
+    if decision.action == "continue":
+        stops += "; raise [canary] requests, or let live traffic decide: modelyard monitor --watch"
     return Outcome(values, headline, ((release, canaried), (f"endpoint:{name}", drilled)), stops)
 
 
