@@ -114,7 +114,7 @@ def fractions(value: Any) -> tuple[float, float, float]:
         raise Wrong(rule)
     if any(isinstance(item, bool) or not isinstance(item, int | float) or item <= 0 for item in value):
         raise Wrong(rule)
-    if abs(sum(value) - 1) > 1e-9:
+    if not abs(sum(value) - 1) <= 1e-9:
         raise Wrong(rule, f"they add up to {sum(value):g}")
     return float(value[0]), float(value[1]), float(value[2])
 
@@ -131,8 +131,8 @@ def texts(value: Any) -> tuple[str, ...]:
 class Margin:
     """How much worse is still as good: in the metric's unit, or a share of the value compared with.
 
-    >>> Margin(0.02).of(0.97), Margin(0.1, relative=True).of(58.0)
-    (0.02, 5.8)
+    >>> Margin(0.02).of(0.97), Margin(0.5, relative=True).of(58.0)
+    (0.02, 29.0)
     """
 
     amount: float
