@@ -55,9 +55,9 @@ def command(name: str, about: str) -> click.Command:
         from modelyard.serve.conform.client import Client
         from modelyard.serve.conform.kit import conform as run
 
-        sent = dict(_header(text) for text in headers)
+        sent = dict(header(text) for text in headers)
         client = Client(url.rstrip("/"), timeout, headers=sent, grpc=grpc, control=control)
-        with _told(as_json) as progress:
+        with told(as_json) as progress:
             report = run(client, models=models, sample=_sample(inputs), budget=budget, progress=progress)
         if as_json:
             give(report.to_json())
@@ -68,7 +68,7 @@ def command(name: str, about: str) -> click.Command:
     return conform
 
 
-def _header(text: str) -> tuple[str, str]:
+def header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip() or not value.strip() or not text.isprintable():
         raise click.BadParameter(f"{name!r} is not NAME:VALUE")
@@ -87,7 +87,7 @@ def _sample(path: Path | None) -> Sample | None:
 
 
 @contextmanager
-def _told(as_json: bool) -> Iterator[Progress]:
+def told(as_json: bool) -> Iterator[Progress]:
     """A line of progress on a terminal; nothing where the output is read by a machine."""
     if as_json or not sys.stderr.isatty():
         yield quiet

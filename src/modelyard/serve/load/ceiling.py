@@ -1,0 +1,68 @@
+"""The HTTP ceiling: the same requests against a constant answer of the same size, on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from modelyard.core.errors import ServeError
+from modelyard.core.require import require
+from modelyard.serve.load.constant import SIZE
+from modelyard.serve.load.target import Target
+
+_START = 20.0
+
+
+@contextlib.contextmanager
+def ceiling(target: Target, *, wait: float = _START) -> Iterator[Target]:
+    """The same requests aimed at a constant answer of `target.answer` bytes, while the context lasts.
+
+    Raises `MissingExtra` without granian, `ServeError` when the process does not answer within `wait`.
+    """
+    require("granian", extra="serve")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    command = [
+        sys.executable, "-m", "granian", "--interface", "rsgi", "--host", "127.0.0.1", "--port", str(port),
+        "--workers", "1", "--no-ws", "--log-level", "error", "modelyard.serve.load.constant:app",
+    ]  # fmt: skip
+    environment = {**os.environ, SIZE: str(max(2, target.answer))}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        _await(process, port, wait)
+        yield replace(target, host="127.0.0.1", port=port, secure=False)
+    finally:
+        # Granian's worker is a child of its own; the session of both is ours alone.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _await(process: subprocess.Popen[bytes], port: int, wait: float) -> None:
+    until = time.monotonic() + wait
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+                probe.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                if probe.recv(12).startswith(b"HTTP/1.1 200"):
+                    return
+        except OSError:
+            time.sleep(0.02)
+    raise ServeError(
+        "the constant answer did not start", value=process.poll(), fix="leave it out: --no-ceiling"
+    )
