@@ -40,10 +40,6 @@ passes = []
 [gate]
 margin = 0.2
 
-[canary]
-requests = 100
-error_margin = 0.1
-
 [[requirement]]
 metric = "accuracy"
 at_least = 0.6

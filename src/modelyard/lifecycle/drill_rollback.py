@@ -29,7 +29,7 @@ def drill_rollback(context: Context) -> Verdict:
     bundles = _copies(context)
     test = part_of(context, "test")
     rows = plain_rows(test.tensors, contract_of(context), range(min(8, len(test.targets))))
-    with stage(bundles, context.project.keys, by=context.command) as running:
+    with stage(bundles, context.project.keys, work=context.work("stages"), by=context.command) as running:
         first, second = (release.digest for release in running.releases)
         state = running.endpoints.set(
             ENDPOINT, Canary(first, second, 1.0), why="the release to roll back from", by=context.command

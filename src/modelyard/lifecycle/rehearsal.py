@@ -113,7 +113,7 @@ def _ask(context: Context, bundle: Bundle, model: Any) -> None:
     expected = predict(session, take(test.tensors, slice(0, _ASKED)))
     session.close()
     rows = plain_rows(test.tensors, contract_of(context), range(min(_ASKED, len(test.targets))))
-    with stage((bundle,), context.project.keys, by=context.command) as running:
+    with stage((bundle,), context.project.keys, work=context.work("stages"), by=context.command) as running:
         for number, row in enumerate(rows):
             answered = running.client.predict(ENDPOINT, number, row, f"rehearsal-{number}")
             if not answered.ok:

@@ -40,9 +40,16 @@ class Stage:
 
 
 @contextmanager
-def stage(bundles: tuple[Bundle, ...], keys: Path, *, by: str) -> Iterator[Stage]:
-    """Serves bundles from a temporary store on a free port; the first one answers. All goes afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="modelyard-stage-"))
+def stage(bundles: tuple[Bundle, ...], keys: Path, *, work: Path, by: str) -> Iterator[Stage]:
+    """Serves bundles from a temporary store on a free port; the first one answers. All goes afterwards.
+
+    It stands in `work`, where what a killed run left standing is cleared first: the caller holds the lock
+    of the project's store, so nobody else's stage can be there.
+    """
+    for left in work.glob("stage-*"):
+        stop(left / "service", wait=5.0)
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="stage-", dir=work))
     store = open_store(folder / "store")
     try:
         registry = Registry(store, trusted_keys(keys))
