@@ -127,7 +127,7 @@ def _show(found: Bench) -> None:
         say()
         say(text_chart(found.server.sweep))
         knee = found.server.sweep.knee
-        say(f"99 % are answered well up to {knee:.0f} a second" if knee else "no rate is answered well")
+        say(f"it keeps up with {knee:.0f} a second" if knee else "it keeps up with none of these rates")
     if found.share is not None:
         say(f"the server answers {found.share:.0%} of what its HTTP engine alone would")
     _warn(found, sides, say)
@@ -136,13 +136,14 @@ def _show(found: Bench) -> None:
 def _warn(found: Bench, sides: list[tuple[str, Any]], tell: Callable[[str], None]) -> None:
     for name, side in sides:
         for label, result in side.results():
+            what = f"{name}{label}" + (f" {result.rate:.0f}/s" if result.rate else "")
             if result.limited:
-                tell(f"{name}{label}: {result.limited}: this run measures the generator, not the server")
+                tell(f"{what}: {result.limited}")
             for why, count in result.errors.items():
-                tell(f"{name}{label}: {count} times {why}")
+                tell(f"{what}: {count} times {why}")
             for status, count in result.statuses.items():
                 if not 200 <= status < 300:
-                    tell(f"{name}{label}: {count} times status {status}")
+                    tell(f"{what}: {count} times status {status}")
 
 
 def _row(label: str, result: LoadResult) -> tuple[str, ...]:

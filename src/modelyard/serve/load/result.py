@@ -47,6 +47,8 @@ class LoadResult:
     lag: Histogram = field(default_factory=Histogram)
     busy: float = 0.0
     """The generator's own share of one core."""
+    overtime: float = 0.0
+    """How much of `seconds` is past the planned end: the time that a backlog took to be answered."""
 
     @property
     def answered(self) -> int:
@@ -69,12 +71,12 @@ class LoadResult:
 
     @property
     def limited(self) -> str:
-        """Why the generator, not the server, may be what was measured; empty when it was not."""
+        """What the generator itself added, where that is much; empty when the numbers are the server's."""
         if self.busy > _BUSY:
-            return f"the generator used {self.busy:.0%} of its core"
+            return f"the generator used {self.busy:.0%} of its core, so its own speed is what was measured"
         late, median = self.lag.quantile(0.5), self.latency.quantile(0.5)
         if self.mode == "open" and late > max(_LATE * median, _LATE_SECONDS):
-            return f"the generator sent {late * 1e3:.2f} ms late at the median"
+            return f"the generator sent {late * 1e3:.2f} ms late at the median, which latency includes"
         return ""
 
     def merge(self, other: LoadResult) -> LoadResult:
@@ -84,6 +86,7 @@ class LoadResult:
             _add(self.statuses, other.statuses), _add(self.errors, other.errors), self.good + other.good,
             self.latency.merge(other.latency), self.service.merge(other.service),
             self.lag.merge(other.lag), max(self.busy, other.busy),
+            self.overtime + other.overtime,
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
@@ -91,7 +94,8 @@ class LoadResult:
             "format": FORMAT, "mode": self.mode, "rate": self.rate, "connections": self.connections,
             "sent": self.sent, "seconds": self.seconds, "answered": self.answered,
             "throughput": self.throughput, "goodput": self.goodput, "failed": self.failed,
-            "busy": self.busy, "limited": self.limited,
+            "busy": self.busy,
+            "overtime": self.overtime, "limited": self.limited,
             "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
             "errors": dict(self.errors),
             "latency": quantiles(self.latency), "service": quantiles(self.service),

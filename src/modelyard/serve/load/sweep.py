@@ -25,14 +25,14 @@ class Sweep:
 
     @property
     def knee(self) -> float | None:
-        """The highest rate at which 99 % of what was asked was answered well; `None` when none was.
+        """The highest rate that was kept up with; `None` when none was.
 
-        Rates at which the generator was the limit say nothing of the server and are left out.
+        Kept up: 99 % answered well, and no backlog left at the end that took a tenth of the time more.
         """
         fine = [
             point.rate
             for point in self.points
-            if point.sent and not point.limited and point.good >= 0.99 * point.sent
+            if point.sent and point.good >= 0.99 * point.sent and point.overtime <= 0.1 * point.seconds
         ]
         return max(fine, default=None)
 

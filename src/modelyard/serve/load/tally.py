@@ -60,7 +60,7 @@ class Tally:
         took = max(seconds, self._last - self._since)
         return LoadResult(
             mode, rate, connections, self.sent, took, dict(self._statuses), dict(self._errors), self._good,
-            self._latency.histogram(), self._service.histogram(), self._lag.histogram(), busy,
+            self._latency.histogram(), self._service.histogram(), self._lag.histogram(), busy, took - seconds,
         )  # fmt: skip
 
 

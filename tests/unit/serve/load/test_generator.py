@@ -172,9 +172,10 @@ def test_a_first_request_that_fails_is_said(server: Any) -> None:
         run(Plan(server.url, ceiling=False), QUICK)
 
 
-def point(rate: float, latency: float, good: int = 100) -> LoadResult:
+def point(rate: float, latency: float, good: int = 100, overtime: float = 0.0) -> LoadResult:
     times = Histogram.of([latency * (1 + place / 50) for place in range(100)])
-    return LoadResult("open", rate, 8, 100, 1.0, {200: 100}, good=good, latency=times)
+    took = 1.0 + overtime
+    return LoadResult("open", rate, 8, 100, took, {200: 100}, good=good, latency=times, overtime=overtime)
 
 
 def test_a_sweep_finds_the_knee(tmp_path: Path) -> None:
@@ -182,6 +183,7 @@ def test_a_sweep_finds_the_knee(tmp_path: Path) -> None:
         tell(1.0, "")
         return point(rate, 0.001 if rate < 800 else 0.5, 100 if rate < 800 else 20)
 
+    assert Sweep(1, (point(100, 0.1), point(200, 0.1, overtime=0.5))).knee == 100
     told: list[float] = []
     swept = sweep(measure, 1000, rates_of(1000), progress=lambda done, _: told.append(done))
     assert swept.knee == 700 and told == sorted(told) and told[-1] == 1.0
