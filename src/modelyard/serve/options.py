@@ -10,6 +10,7 @@ from typing import Any
 
 from modelyard.core.errors import ServeError
 from modelyard.core.names import NAME_RULE, is_name
+from modelyard.serve.access.tls import Tls
 
 FORMAT = 1
 """Version of the stored form; raise it when an older reader would misread a field."""
@@ -29,8 +30,12 @@ class Limits:
     """Items that may wait for one release; beyond, the answer is 503 with Retry-After."""
     batch: int = 64
     """Items that one call of the runtime gets at most, unless a single request holds more."""
+    head: int = 65_536
+    """Bytes of a request's line and headers (431 beyond, as with more than 100 headers)."""
+    ratio: int = 100
+    """How many times larger than its compressed form a body may be, beyond its first MiB."""
     header_seconds: float = 10.0
-    """Time a client has to send its request's head."""
+    """Time a client has to send its request's head, the first after connecting, the next after an answer."""
     body_seconds: float = 30.0
     """Time a client has to send its request's body."""
 
@@ -56,7 +61,10 @@ class ServeOptions:
     `state` is the process's own folder (pid, log, routing snapshot, predictions, feedback); `root` is the
     store's. `records` and `objects` are the store's URLs where they are not under `root`; `keys` is the
     folder with the public keys that may sign releases (the store's own when `None`). `port` 0 takes a
-    free one. A `host` that is not loopback is refused unless `exposed` says that this is meant.
+    free one.
+
+    A `host` that is not loopback is refused without a certificate and its key, unless `exposed` says that
+    open text is meant, and it answers only requests with a token. `tokens` asks for them on loopback too.
     """
 
     state: Path
@@ -69,6 +77,13 @@ class ServeOptions:
     objects: str | None = None
     keys: Path | None = None
     exposed: bool = False
+    tls_certificate: Path | None = None
+    """The certificate chain (PEM) that is shown to clients."""
+    tls_key: Path | None = None
+    """Its private key (PEM, without a password, readable by its owner only)."""
+    tokens: bool = False
+    access_log: bool = False
+    """Whether each request is a line in the log: method, route, status, seconds, ids; never a body."""
     poll: float = 0.25
     """Seconds between two looks at the store."""
     threads: int = 1
@@ -90,35 +105,59 @@ class ServeOptions:
             raise ServeError("the port is wrong", value=self.port, rule="0 (any free one) to 65535")
         if not 1 <= self.workers <= 256:
             raise ServeError("the number of workers is wrong", value=self.workers, rule="1 to 256")
-        address = _address(self.host)
-        if not address.is_loopback and not self.exposed:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ServeError("a certificate and its private key go together",
+                             rule="both tls_certificate and tls_key, or neither")  # fmt: skip
+        if not self.local and self.tls is None and not self.exposed:
             raise ServeError(
-                "the service would be open to other machines, without a password",
+                "other machines would reach the service in open text",
                 value=self.host,
-                rule="127.0.0.1 or ::1, unless it is meant",
-                fix="put a gateway before it and pass exposed=True (--exposed) to allow it",
+                rule="127.0.0.1 or ::1, or a certificate with its key (tls_certificate, tls_key)",
+                fix="put a gateway that speaks TLS before it and pass exposed=True (--exposed) to allow it",
             )
+        if not 8_192 <= self.limits.head <= 1 << 20:
+            raise ServeError("the limit of the head is wrong", value=self.limits.head, rule="8192 to 1048576")
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach the service."""
+        return _address(self.host).is_loopback
+
+    @property
+    def tls(self) -> Tls | None:
+        """The certificate and key, `None` where the service speaks plain HTTP."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return Tls(self.tls_certificate, self.tls_key)
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether a request without a token is refused."""
+        return self.tokens or not self.local
 
     def to_json(self) -> dict[str, Any]:
-        paths = {"state": str(self.state), "root": str(self.root)}
-        keys = None if self.keys is None else str(self.keys)
-        return {"format": FORMAT, **asdict(self), **paths, "endpoints": list(self.endpoints), "keys": keys}
+        paths = {name: _text(getattr(self, name)) for name in _PATHS}
+        return {"format": FORMAT, **asdict(self), **paths, "endpoints": list(self.endpoints)}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> ServeOptions:
         if value.get("format") != FORMAT:
             raise ServeError("the service's options are of another version", value=value.get("format"))
         known = {item.name: value[item.name] for item in fields(ServeOptions) if item.name in value}
-        keys = known.get("keys")
+        known |= {name: Path(known[name]) for name in _PATHS if known.get(name) is not None}
         known |= {
-            "state": Path(known["state"]),
-            "root": Path(known["root"]),
             "endpoints": tuple(known["endpoints"]),
-            "keys": None if keys is None else Path(keys),
             "limits": Limits(**known["limits"]),
             "log": LogOptions(**known["log"]),
         }
         return ServeOptions(**known)
+
+
+_PATHS = ("state", "root", "keys", "tls_certificate", "tls_key")
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
