@@ -40,7 +40,10 @@ class Client:
 
     def send(self, request: Request) -> Exchange:
         """One exchange; a failure to connect, send or read is said in its `error`."""
-        asked = Request(request.method, request.path, request.body, {**self.headers, **request.headers})
+        given = {**self.headers, **request.headers}
+        typed = not request.body or any(name.lower() == "content-type" for name in given)
+        kind = {} if typed else {"Content-Type": "application/json"}
+        asked = Request(request.method, request.path, request.body, {**kind, **given})
         started = time.perf_counter()
         try:
             connection = self._connection()
@@ -67,10 +70,9 @@ class Client:
 
     def _exchange(self, connection: http.client.HTTPConnection, request: Request, started: float) -> Response:
         path = _parts(self.url).path.rstrip("/") + request.path
-        kind = {} if any(name.lower() == "content-type" for name in request.headers) else _type_of(request)
         connection.connect()
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        headers = {**kind, **request.headers, "Connection": "close"}
+        headers = {**request.headers, "Connection": "close"}
         # A server may refuse before it has read all; its answer is still to be had.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(request.method, path, request.body or None, headers)
@@ -97,7 +99,3 @@ def _parts(url: str) -> SplitResult:
     except ValueError:
         raise ServeError("the port is wrong", value=url, rule="0 to 65535") from None
     return parts
-
-
-def _type_of(request: Request) -> dict[str, str]:
-    return {"Content-Type": "application/json"} if request.body else {}

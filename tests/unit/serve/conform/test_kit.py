@@ -297,18 +297,19 @@ def test_redirects_are_not_followed(serve: Any) -> None:
 def test_the_curl_lines_send_the_same_bytes(serve: Any) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    seen: list[tuple[str, str, bytes, str | None]] = []
+    seen: list[tuple[str, str, bytes, str | None, str | None]] = []
 
     class Echo:
         def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Response:
-            seen.append((method, path, body, {k.lower(): v for k, v in headers.items()}.get("x-a")))
+            low = {name.lower(): value for name, value in headers.items()}
+            seen.append((method, path, body, low.get("x-a"), low.get("content-type")))
             return Response(200, {}, b"{}", 0.0)
 
     url = serve(Echo())
     for body in (b'{"a": "it\'s"}', bytes(range(256)) * 2, b"[" * 50_000, "{'é'}%\\".encode()):
         request = Request("POST", "/v2/models/m/infer", body, {"X-A": "b c"})
-        subprocess.run(["bash", "-c", curl(url, request)], check=True, capture_output=True)
-        Client(url).send(request)
+        shown = Client(url).send(request).request
+        subprocess.run(["bash", "-c", curl(url, shown)], check=True, capture_output=True)
         assert seen[-1] == seen[-2]
         assert seen[-1][2] == body
 

@@ -202,3 +202,14 @@ def test_a_sweep_finds_the_knee(tmp_path: Path) -> None:
 def test_impossible_options(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"positive|connections"):
         LoadOptions(**wrong)
+
+
+@pytest.mark.serial
+def test_the_generator_is_worth_15000_requests_a_second_of_a_core(server: Any) -> None:
+    """By the processor time that it takes itself, so that a busy machine does not decide."""
+    pytest.importorskip("granian")
+    pytest.importorskip("uvloop")
+    with ceiling(target(server)) as constant:
+        result = closed_loop(constant, LoadOptions(seconds=1, warmup=0.2, connections=64))
+    assert not result.failed
+    assert result.throughput / result.busy > 15_000
