@@ -82,6 +82,8 @@ class ServeOptions:
     tls_key: Path | None = None
     """Its private key (PEM, without a password, readable by its owner only)."""
     tokens: bool = False
+    grpc_port: int | None = None
+    """Where the protocol is answered over gRPC as well, on the same host; all workers share the port."""
     access_log: bool = False
     """Whether each request is a line in the log: method, route, status, seconds, ids; never a body."""
     poll: float = 0.25
@@ -103,6 +105,9 @@ class ServeOptions:
             raise ServeError("an endpoint is named twice", value=list(self.endpoints), rule="each name once")
         if not 0 <= self.port <= 65_535:
             raise ServeError("the port is wrong", value=self.port, rule="0 (any free one) to 65535")
+        if self.grpc_port is not None and (not 1 <= self.grpc_port <= 65_535 or self.grpc_port == self.port):
+            raise ServeError("the gRPC port is wrong", value=self.grpc_port,
+                             rule="1 to 65535, another than the port of HTTP")  # fmt: skip
         if not 1 <= self.workers <= 256:
             raise ServeError("the number of workers is wrong", value=self.workers, rule="1 to 256")
         if (self.tls_certificate is None) != (self.tls_key is None):
