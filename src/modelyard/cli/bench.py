@@ -36,7 +36,10 @@ def command(name: str, about: str) -> click.Command:
     @click.argument("endpoint", required=False)
     @click.option("--rate", type=click.FloatRange(0.1), help="Open loop at this many requests a second.")
     @click.option("--sweep", is_flag=True, help="Open loop at rates up to and past the capacity.")
-    @click.option("-c", "--connections", type=click.IntRange(1, 20_000), default=64, show_default=True)
+    @click.option(
+        "-c", "--connections", type=click.IntRange(1, 20_000), default=64, show_default=True,
+        help="Connections kept open at once.",
+    )  # fmt: skip
     @click.option("-t", "--time", "measured", type=time_of, default="10s", help="Time of each run.")
     @click.option("--warmup", type=time_of, default="1s", help="Time before each run that does not count.")
     @click.option("--arrivals", type=click.Choice(["poisson", "constant"]), default="poisson",
