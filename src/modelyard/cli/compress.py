@@ -1,0 +1,169 @@
+"""`modelyard compress`: the loop up to the compress step, or with `--search` a search over plans."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from modelyard.cli.opened import the_project, the_store
+from modelyard.cli.output import give, json_option, say, table
+from modelyard.cli.run import STOPPED
+from modelyard.cli.watching import observer
+from modelyard.core.progress import Progress, quiet
+
+if TYPE_CHECKING:
+    from modelyard.compress.search.found import Found
+    from modelyard.compress.search.point import Point
+    from modelyard.lifecycle.searching import Searched
+
+
+class Budget(click.ParamType[float]):
+    """A duration with its unit: 4m, 90s, 1h."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from modelyard.core.unit import seconds
+
+        try:
+            found = seconds(value) if isinstance(value, str | int | float) else 0.0
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if found <= 0:
+            self.fail(f"{value!r} is not a duration above zero", param, ctx)
+        return found
+
+
+def command(name: str, about: str) -> click.Command:
+    @click.command(name, help=f"{about} Earlier steps run first where they have to.")
+    @click.option("--search", is_flag=True, help="Search over plans on the real target; keep every trial.")
+    @click.option("--budget", type=Budget(), default="4m", show_default=True, help="Time for the search.")
+    @click.option(
+        "--target", "targets", multiple=True, default=("cpu",), show_default=True,
+        help="An engine to search on: cpu, openvino, ... Give it again for several.",
+    )  # fmt: skip
+    @click.option("--trials", type=click.IntRange(1), help="Stop after so many plans.")
+    @click.option("--plan", "plans", multiple=True, help="A plan to try; all known without it.")
+    @click.option(
+        "--sampler", type=click.Choice(["tpe", "nsga2", "random"]), default="tpe", show_default=True,
+        help="How the next plan is chosen.",
+    )  # fmt: skip
+    @json_option
+    @click.pass_context
+    def compress(
+        ctx: click.Context, search: bool, budget: float, targets: tuple[str, ...], trials: int | None,
+        plans: tuple[str, ...], sampler: str, as_json: bool,
+    ) -> None:  # fmt: skip
+        if not search:
+            _step(ctx, name, as_json)
+            return
+        from modelyard.lifecycle.searching import search_project
+
+        project = the_project(ctx.obj)
+        with the_store(project) as store:
+            done = search_project(
+                project, store, observer(as_json), targets=targets, budget=budget, trials=trials,
+                sampler=sampler, passes=plans or None, progress=quiet if as_json else _live(),
+            )  # fmt: skip
+        if as_json:
+            document = done.found.to_json()
+            where = None if done.picture is None else str(done.picture)
+            give({**(document if isinstance(document, dict) else {}), "picture": where})
+        else:
+            _show(done)
+
+    return compress
+
+
+def _step(ctx: click.Context, name: str, as_json: bool) -> None:
+    from modelyard.lifecycle.loop import run_loop
+
+    project = the_project(ctx.obj)
+    with the_store(project) as store:
+        done = run_loop(project, store, observer(as_json), until=name, command=f"modelyard {name}")
+    record = done.get(name)
+    if as_json:
+        give({"steps": [item.to_json() for item in done.values()]})
+    elif record is not None:
+        notes = record.values.get("notes")
+        for note in notes if isinstance(notes, list) else ():
+            say(f"{'':<10} note: {note}")
+    if record is None or record.stops:
+        ctx.exit(STOPPED)
+
+
+def _live() -> Progress:
+    """A line that is written over on a terminal; a line a plan elsewhere."""
+    from modelyard.core.unit import show_seconds
+
+    began, terminal = time.monotonic(), sys.stdout.isatty()
+
+    def shown(fraction: float, text: str) -> None:
+        line = f"{'search':<10} {fraction:4.0%}  {text[:64]}  {show_seconds(time.monotonic() - began)}"
+        click.echo(f"\r\033[2K{line}" if terminal else line, nl=not terminal)
+        if terminal and fraction >= 1:
+            click.echo("\r\033[2K", nl=False)
+
+    return shown
+
+
+def _show(done: Searched) -> None:
+    from modelyard.compress.search.found import counted
+
+    found = done.found
+    say()
+    table(
+        ("plan", found.metric, "speed-up", "p50", "p99", "rows/s", "file", "memory", "", "why"), _rows(found)
+    )
+    say()
+    say(f"{counted(found.points)} of {found.size} · {found.stopped}")
+    say(f"chosen     {'the original' if found.chosen is None else found.chosen.name} on {found.runtime}")
+    say(f"           {found.why}")
+    if done.picture is not None:
+        say(f"picture    {done.picture}")
+
+
+def _rows(found: Found) -> list[tuple[str, ...]]:
+    """The original, then the plans: the front first, by speed, those that ended early last."""
+    ahead = {point.number for point in found.front}
+
+    def order(point: Point) -> tuple[bool, bool, float]:
+        fast = point.measured.get("speedup")
+        return point.number not in ahead, point.state != "measured", -(fast.value if fast else 0.0)
+
+    points = [found.baseline, *sorted(found.points, key=order)]
+    return [_row(found, point, ahead) for point in points]
+
+
+def _row(found: Found, point: Point, ahead: set[int]) -> tuple[str, ...]:
+    from modelyard.core.unit import show_seconds, show_size
+
+    known = point.measured
+
+    def cell(name: str, show: object) -> str:
+        item = known.get(name)
+        if item is None or item.value != item.value or not callable(show):
+            return ""
+        return str(show(item.value))
+
+    chosen = found.chosen is not None and found.chosen.number == point.number
+    marks = ["chosen"] if chosen else []
+    marks += ["front"] if point.number in ahead else []
+    marks += ["accepted"] if point.accepted and not chosen and point.number >= 0 else []
+    marks += [f"ended at {point.stage}"] if point.state != "measured" else []
+    return (
+        point.name, cell("quality", lambda v: f"{v:.4g}"), _speed(point),
+        cell("latency_p50", show_seconds), cell("latency_p99", show_seconds),
+        cell("throughput", lambda v: f"{v:,.0f}"), cell("model_size", show_size),
+        cell("peak_memory", show_size), ", ".join(marks), point.why if not point.accepted else "",
+    )  # fmt: skip
+
+
+def _speed(point: Point) -> str:
+    item = point.measured.get("speedup")
+    if item is None or item.low is None or item.high is None:
+        return ""
+    return f"{item.value:.2f}x [{item.low:.2f}, {item.high:.2f}]"

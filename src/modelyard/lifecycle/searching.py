@@ -1,0 +1,117 @@
+"""The search over compression plans for a project: its data, its bar, its store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelyard.compress.gate import Held
+from modelyard.compress.search.default_space import default_space
+from modelyard.compress.search.found import Found
+from modelyard.compress.search.limits import hard_limits
+from modelyard.compress.search.picture import picture
+from modelyard.compress.search.search import BUDGET, search_plans
+from modelyard.compress.search.space import HOME
+from modelyard.core.clock import SYSTEM_CLOCK
+from modelyard.core.errors import MissingExtra, ProjectError
+from modelyard.core.files import file_lock, write_atomic
+from modelyard.core.names import did_you_mean
+from modelyard.core.progress import Progress, quiet
+from modelyard.lifecycle.loop import Context, Observer, run_loop
+from modelyard.lifecycle.parts import model_of, part_of
+from modelyard.lifecycle.project import Project
+from modelyard.lifecycle.slices import slice_masks
+from modelyard.measure.measurement import Measurement, Verdict
+from modelyard.model.runtimes import RUNTIMES
+from modelyard.store.store import Store
+
+CALIBRATION = 256
+_HELD = ("latency_p50", "latency_p99", "throughput", "model_size", "peak_memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A search's end and where it was drawn (`None` without matplotlib)."""
+
+    found: Found
+    picture: Path | None
+
+
+def search_project(
+    project: Project,
+    store: Store,
+    observer: Observer,
+    *,
+    targets: Sequence[str] = ("cpu",),
+    budget: float = BUDGET,
+    trials: int | None = None,
+    sampler: str = "tpe",
+    passes: Sequence[str] | None = None,
+    progress: Progress = quiet,
+    command: str = "modelyard compress --search",
+) -> Searched:
+    """Searches plans for the project's trained model; earlier steps run first where they have to.
+
+    `targets` are engines ("cpu" is onnxruntime). The validation part decides; the requirements on size are
+    hard limits, those on what the search measures are goals. The verdicts go to the ledger, the picture and
+    the whole result beside the store. Killed at any moment, the same call goes on. Raises `MissingExtra` for
+    a target that is not installed, `StoreBusy` while another command works on the store.
+    """
+    runtimes = tuple(dict.fromkeys(_runtime(name) for name in targets))
+    done = run_loop(project, store, observer, until="train", command=command)
+    if "train" not in done or any(record.stops for record in done.values()):
+        raise ProjectError(
+            "the loop stopped before there was a model to search with", fix="run: modelyard run"
+        )
+    context = Context(project, store, done, command, SYSTEM_CLOCK)
+    options, original = project.compress, model_of(context, "train")
+    train, held = part_of(context, "train"), part_of(context, "validation")
+    measured = Measurement.from_json(context.values("train")["quality"])
+    known = {*_HELD, project.train.metric}
+    # Requirements are held on the service by its own clock; here they only say what is worth keeping.
+    goals = [item for item in project.requirements if item.metric in known and not item.slice]
+    with file_lock(project.store_root / "search.lock", wait=1.0, what="this project's search"):
+        found = search_plans(
+            original, default_space(original, passes, runtimes),
+            {name: values[:CALIBRATION] for name, values in train.tensors.items()},
+            Held(held.tensors, held.targets), records=store.records, objects=store.objects,
+            metric=project.train.metric, margin=project.margin(options.margin).of(measured.value),
+            name=project.name, goal="size" if options.goal == "size" else "speed",
+            slices=slice_masks(project, held.table), limits=hard_limits(project.requirements), goals=goals,
+            budget=budget, trials=trials, seed=project.train.seed, sampler=sampler, progress=progress,
+        )  # fmt: skip
+    store.records.put_document("compress.found", project.name, found.to_json())
+    store.ledger.append_verdict(original.digest, _verdict(found), by=command)
+    return Searched(found, _drawn(project, found))
+
+
+def _runtime(target: str) -> str:
+    if target == "cpu":
+        return HOME
+    if target not in RUNTIMES.names():
+        raise ProjectError(
+            "there is no such target to search on",
+            value=target,
+            fix=did_you_mean(target, ["cpu", *RUNTIMES.names()]),
+        )
+    return target
+
+
+def _verdict(found: Found) -> Verdict:
+    """What goes to the ledger: the choice, why, and the front with its measurements."""
+    best = found.baseline if found.chosen is None else found.chosen
+    ahead = [{"plan": point.name, "model": point.model, "why": point.why} for point in found.front]
+    details = {"search": found.name, "runtime": found.runtime, "stopped": found.stopped, "front": ahead}
+    return Verdict(
+        "compress.search", found.chosen is not None, found.why, tuple(best.measured.values()), None, details
+    )
+
+
+def _drawn(project: Project, found: Found) -> Path | None:
+    path = project.store_root / "search.svg"
+    try:
+        write_atomic(path, picture(found))
+    except MissingExtra:
+        return None
+    return path
