@@ -14,7 +14,8 @@ import orjson
 from modelyard.core.clock import Clock
 from modelyard.core.errors import RequestError
 from modelyard.core.names import did_you_mean
-from modelyard.serve.codec.inference import MAX_ID, read_object
+from modelyard.serve.codec.document import read_object
+from modelyard.serve.codec.inference import MAX_ID
 
 FORMAT = 1
 """Version of a line; raise it when an older reader would misread one."""

@@ -7,7 +7,6 @@ clients write are understood; NaN and infinities are written as `null`.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ import orjson
 
 from modelyard.core.errors import RequestError
 from modelyard.core.spec import DATATYPES, Tensors, TensorSpec, datatype_of, numpy_type
+from modelyard.serve.codec.document import check_keys, keys_of, kind_of, load
 from modelyard.serve.codec.elements import (
     check_datatype,
     check_shape,
@@ -28,7 +28,8 @@ from modelyard.serve.codec.elements import (
 MAX_TENSORS = 1_024
 MAX_ID = 256
 
-
+_LONGEST = 86_400_000_000
+_SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
 _DATATYPES = {numpy_type(name): name for name in DATATYPES}
 
 
@@ -49,6 +50,8 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     binary: bool
     key: str
     """What routing sticks to: the request's parameter `key`, else its id."""
+    timeout: float | None = None
+    """Seconds after which the client wants no answer any more: the parameter `timeout`, there in us."""
 
 
 def read_request(body: bytes, header_length: int | None, *, elements: int, rows: int) -> Asked:
@@ -64,16 +67,19 @@ def read_request(body: bytes, header_length: int | None, *, elements: int, rows:
             where="Inference-Header-Content-Length",
             rule=f"0 to {len(body)}",
         )
-    head = read_object(body if header_length is None else view[:header_length])
+    text = body if header_length is None else body[:header_length]
+    head = load(text)
     listed = head.get("inputs")
     if type(listed) is not list or not 1 <= len(listed) <= MAX_TENSORS:
-        raise RequestError("the request has no inputs", where="inputs", value=_kind(listed),
+        raise RequestError("the request has no inputs", where="inputs", value=kind_of(listed),
                            rule=f"a list of 1 to {MAX_TENSORS} tensors")  # fmt: skip
     at = len(body) if header_length is None else header_length
     inputs: Tensors = {}
     items = -1
+    keys = len(head)
     for index, tensor in enumerate(listed):
         if type(tensor) is dict and "parameters" not in tensor:
+            keys += len(tensor)
             values = plain_numbers(tensor.get("data"), tensor.get("datatype"), tensor.get("shape"))
             name = tensor.get("name")
             if (
@@ -93,9 +99,19 @@ def read_request(body: bytes, header_length: int | None, *, elements: int, rows:
         raise RequestError("bytes are left over behind the last tensor", value=len(body) - at, where="body",
                            rule="the sum of all binary_data_size")  # fmt: skip
     identity = read_id(head.get("id"))
+    if len(head) == 1 + ("id" in head) and at == len(text):
+        check_keys(text, head, keys)
+        return Asked(identity, inputs, items, None, False, identity)
+    check_keys(text, head, keys_of(head))
     parameters = _parameters(head, "parameters")
-    binary = parameters.get("binary_data_output") is True
+    for name in _SEQUENCE:
+        if parameters.get(name):
+            raise RequestError("models with a state between requests are not served", value=parameters[name],
+                               where=f"parameters.{name}", fix="leave it out")  # fmt: skip
+    binary = _flag(parameters, "binary_data_output", "parameters", False)
     key = parameters.get("key")
+    if key is not None and type(key) is not str:
+        raise RequestError("the routing key is no text", value=key, where="parameters.key")
     outputs = head.get("outputs")
     return Asked(
         identity,
@@ -103,21 +119,9 @@ def read_request(body: bytes, header_length: int | None, *, elements: int, rows:
         items,
         None if outputs is None else _outputs(outputs, binary),
         binary,
-        key if type(key) is str else identity,
+        key or identity,
+        _timeout(parameters.get("timeout")),
     )
-
-
-def read_object(body: bytes | memoryview) -> dict[str, Any]:
-    """A JSON object; raises `RequestError` for anything else, with the place where it stops being JSON."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        value = _python_json(bytes(body), error)
-    if type(value) is not dict:
-        raise RequestError(
-            "the body is no JSON object", value=_kind(value), where="body", rule="an object {...}"
-        )
-    return value
 
 
 def read_id(value: object) -> str:
@@ -205,7 +209,7 @@ def _input(
 ) -> tuple[int, int]:
     """Reads one input tensor into `inputs`; where the next one's raw bytes begin, and the number of items."""
     if type(tensor) is not dict:
-        raise RequestError("the input is no object", value=_kind(tensor), where=f"inputs[{index}]")
+        raise RequestError("the input is no object", value=kind_of(tensor), where=f"inputs[{index}]")
     name = tensor.get("name")
     if type(name) is not str or not name:
         raise RequestError(
@@ -238,9 +242,9 @@ def _input(
     return at + size, shape[0]
 
 
-def _outputs(listed: object, binary: bool) -> tuple[Wanted, ...]:
+def _outputs(listed: object, binary: bool) -> tuple[Wanted, ...] | None:
     if type(listed) is not list or len(listed) > MAX_TENSORS:
-        raise RequestError("the outputs are no list", value=_kind(listed), where="outputs")
+        raise RequestError("the outputs are no list", value=kind_of(listed), where="outputs")
     wanted: dict[str, Wanted] = {}
     for index, item in enumerate(listed):
         name = item.get("name") if type(item) is dict else None
@@ -257,9 +261,9 @@ def _outputs(listed: object, binary: bool) -> tuple[Wanted, ...]:
                 where=f"outputs[{index}].parameters.classification",
                 fix="ask for the probabilities, or use plain rows for labels",
             )
-        wanted[name] = Wanted(name, parameters.get("binary_data", binary) is True)
+        wanted[name] = Wanted(name, _flag(parameters, "binary_data", f"outputs[{index}].parameters", binary))
     # An empty list asks for nothing in particular, which the protocol reads as everything.
-    return tuple(wanted.values())
+    return tuple(wanted.values()) or None
 
 
 def _parameters(holder: dict[str, Any], where: str) -> dict[str, Any]:
@@ -267,19 +271,22 @@ def _parameters(holder: dict[str, Any], where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if type(value) is not dict:
-        raise RequestError("the parameters are no object", value=_kind(value), where=where)
+        raise RequestError("the parameters are no object", value=kind_of(value), where=where)
     return value
 
 
-def _python_json(body: bytes, error: orjson.JSONDecodeError) -> object:
-    """What Python's encoder writes for NaN and infinities is no JSON, but meant well."""
-    if b"NaN" in body or b"Infinity" in body:
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
-            pass
-    raise RequestError("the body is no JSON", value=str(error)[:120], where="body") from None
+def _flag(parameters: dict[str, Any], name: str, where: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if value is True or value is False:
+        return bool(value)
+    raise RequestError("the parameter is neither true nor false", value=value, where=f"{where}.{name}")
 
 
-def _kind(value: object) -> str | None:
-    return None if value is None else type(value).__name__
+def _timeout(value: object) -> float | None:
+    """The protocol's timeout, in microseconds; 0 is none, as it is for Triton."""
+    if value is None or (type(value) is int and value == 0):
+        return None
+    if type(value) is int and 0 < value <= _LONGEST:
+        return value * 1e-6
+    raise RequestError("the timeout is wrong", value=value, where="parameters.timeout",
+                       rule=f"microseconds, a whole number up to {_LONGEST}")  # fmt: skip

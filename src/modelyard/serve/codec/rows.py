@@ -10,7 +10,8 @@ import orjson
 
 from modelyard.core.errors import RequestError
 from modelyard.core.spec import Tensors
-from modelyard.serve.codec.inference import read_id, read_object
+from modelyard.serve.codec.document import check_keys, load
+from modelyard.serve.codec.inference import read_id
 
 
 class Rows(msgspec.Struct, frozen=True, gc=False):
@@ -23,7 +24,7 @@ class Rows(msgspec.Struct, frozen=True, gc=False):
 
 def read_rows(body: bytes, *, limit: int) -> Rows:
     """Reads a request; the columns are checked later, by the contract of the release that will answer."""
-    head = read_object(body)
+    head = load(body)
     rows = head.get("rows")
     if type(rows) is not list or not rows:
         raise RequestError("the request has no rows", where="rows", value=type(rows).__name__,
@@ -34,6 +35,7 @@ def read_rows(body: bytes, *, limit: int) -> Rows:
     for index, row in enumerate(rows):
         if type(row) is not dict:
             raise RequestError("the row is no object", value=type(row).__name__, where=f"rows[{index}]")
+    check_keys(body, head, len(head) + sum(map(len, rows)))
     key = head.get("key")
     if key is not None and type(key) is not str:
         raise RequestError("the routing key is no text", value=key, where="key")
