@@ -35,9 +35,13 @@ COMMANDS: dict[str, Command] = {
     "releases": Command("releases", "List the releases.", _TRAFFIC),
     "endpoint": Command("endpoint", "Show or change who answers: set, promote, roll back.", _TRAFFIC),
     "monitor": Command("monitor", "Judge the live predictions.", _WATCH),
+    "debug": Command("debug", "Take one prediction apart, by its id.", _WATCH),
     "report": Command("report", "Write the report, one HTML page.", _WATCH),
     "score": Command("score", "The ML Test Score, from evidence.", _WATCH),
     "ledger": Command("ledger", "Verify, show or export the evidence.", _STORE),
+    "inspect": Command("inspect", "Look into a model: operators, bytes, memory, time.", _STORE),
+    "conform": Command("conform", "Hold any server against the Open Inference Protocol.", _WATCH),
+    "bench": Command("bench", "Load a service and plot latency against load.", _WATCH),
     "export": Command("export", "Write a release for use elsewhere.", _STORE),
     "completion": Command("completion", "Print the shell completion script.", _STORE),
 }

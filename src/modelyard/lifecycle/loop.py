@@ -130,12 +130,17 @@ def run_loop(
 
 def inspect(context: Context, step: Step) -> tuple[StepRecord | None, list[str]]:
     """The stored record of a step, and why it would have to run again (empty: it would not)."""
-    value = context.store.records.get_document(_KIND, _key(context.project, step))
-    record = StepRecord.from_json(value) if isinstance(value, dict) else None
+    record = stored_record(context.project, context.store, step.name)
     reasons = changes(
         record, _parts(context, step), now=context.clock.now(), expires=context.project.score.expires
     )
     return record, reasons
+
+
+def stored_record(project: Project, store: Store, step: str) -> StepRecord | None:
+    """What a step left when it last ran, whether or not that still holds; nothing before the first run."""
+    value = store.records.get_document(_KIND, f"{project.name}/{step}")
+    return StepRecord.from_json(value) if isinstance(value, dict) else None
 
 
 def _execute(context: Context, step: Step, observer: Observer) -> StepRecord:

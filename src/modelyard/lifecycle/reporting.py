@@ -11,7 +11,7 @@ from modelyard.core.errors import MonitorError
 from modelyard.core.files import write_atomic
 from modelyard.data.profile import Profile
 from modelyard.lifecycle.lineage import subjects_of
-from modelyard.lifecycle.loop import STEPS
+from modelyard.lifecycle.loop import STEPS, stored_record
 from modelyard.lifecycle.project import Project
 from modelyard.lifecycle.scoring import score_of, scored_release
 from modelyard.lifecycle.step import StepRecord
@@ -79,8 +79,7 @@ def _subjects(project: Project, release: Release | None) -> frozenset[str]:
 def _records(project: Project, store: Store) -> dict[str, StepRecord]:
     done: dict[str, StepRecord] = {}
     for step in STEPS:
-        value = store.records.get_document("step", f"{project.name}/{step.name}")
-        record = StepRecord.from_json(value) if isinstance(value, dict) else None
+        record = stored_record(project, store, step.name)
         if record is not None:
             done[step.name] = record
     return done

@@ -177,7 +177,7 @@ TESTS: tuple[ScoreTest, ...] = (
         "infra.5",
         "The model allows debugging by observing the step-by-step computation on a single example",
         "one prediction replayed by id: its inputs, every node's values, its nearest training rows",
-        _note("infra.5"),
+        "modelyard run",
         180.0,
     ),
     ScoreTest(

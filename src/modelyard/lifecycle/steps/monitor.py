@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from modelyard.core.digest import canonical
+from modelyard.core.errors import ModelyardError
 from modelyard.core.progress import Progress
+from modelyard.lifecycle.debugging import debug_row
 from modelyard.lifecycle.loop import Context
 from modelyard.lifecycle.parts import part_of
 from modelyard.lifecycle.step import Outcome
@@ -38,6 +40,8 @@ def run(context: Context, progress: Progress) -> Outcome:
     for number, drill in enumerate(DRILLS.names()):
         progress(number / len(DRILLS.names()), f"drill {drill}")
         verdicts.append(DRILLS.get(drill).run(_facts(context, traffic, now)))
+    progress(0.95, "one prediction, step by step")
+    verdicts.append(_debugged(context, traffic))
     drills = [verdict for verdict in verdicts if verdict.claim.startswith("drill.")]
     values: dict[str, Any] = {
         "window": context.store.objects.put(canonical(report.to_json())),
@@ -58,6 +62,20 @@ def alarm_verdict(kind: str, verdict: Verdict) -> Verdict:
     return Verdict(
         f"alarm.{kind}", False, verdict.why, verdict.measurements, verdict.bound, {"claim": verdict.claim}
     )
+
+
+def _debugged(context: Context, traffic: Traffic) -> Verdict:
+    """Takes the first logged prediction apart, as `modelyard debug` does."""
+    if not traffic.log.num_rows:
+        return Verdict("infra.5", False, "no prediction was logged that could be replayed")
+    training = part_of(context, "train").table
+    try:
+        found = debug_row(
+            traffic.log, traffic.log["id"][0].as_py(), traffic.release, training, traffic.release.contract
+        )
+    except ModelyardError as error:
+        return Verdict("infra.5", False, str(error))
+    return found.to_verdict()
 
 
 def _offline(context: Context, traffic: Traffic) -> Any:
