@@ -43,11 +43,12 @@ def option(
 
 def options_of(kind: Any) -> dict[str, tuple[Option, Value]]:
     """The options of a pass's class by name, in order, each with its default."""
-    return {
+    found: dict[str, tuple[Option, Any]] = {
         item.name: (item.metadata[_KEY], item.default)
         for item in dataclasses.fields(kind)
         if _KEY in item.metadata
     }
+    return found
 
 
 def check_options(step: Any) -> None:

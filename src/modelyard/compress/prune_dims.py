@@ -1,4 +1,4 @@
-"""Dimensions that must shrink together: channels, hidden units and attention heads, and what is tied to them."""
+"""Dimensions that shrink together: channels, hidden units and attention heads, and what is tied to them."""
 
 from __future__ import annotations
 

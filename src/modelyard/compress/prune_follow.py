@@ -11,12 +11,36 @@ from modelyard.compress.passes.layers import Array, Layer, array_of, attribute, 
 from modelyard.compress.prune_dims import Axis, Dims
 
 _UNARY = frozenset(
-    "Abs Cast Celu Clip Dropout Elu Erf Exp Gelu HardSigmoid HardSwish Identity LeakyRelu Mish Neg Relu Selu "
-    "Sigmoid Softplus Softsign Sqrt Swish Tanh ThresholdedRelu".split()
+    [
+        "Abs",
+        "Cast",
+        "Celu",
+        "Clip",
+        "Dropout",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "LeakyRelu",
+        "Mish",
+        "Neg",
+        "Relu",
+        "Selu",
+        "Sigmoid",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+        "Swish",
+        "Tanh",
+        "ThresholdedRelu",
+    ]
 )
-_MANY = frozenset("Add Div Max Min Mul PRelu Pow Sub Sum Where".split())
-_POOLS = frozenset("AveragePool GlobalAveragePool GlobalMaxPool LpPool MaxPool".split())
-_REDUCERS = frozenset("ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum".split())
+_MANY = frozenset(["Add", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum", "Where"])
+_POOLS = frozenset(["AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"])
+_REDUCERS = frozenset(["ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"])
 
 
 @dataclass(slots=True)
@@ -232,7 +256,9 @@ class Follower:
 
     def _softmax(self, node: Any) -> Axis | None:
         held, rank = self.held[node.input[0]], self._rank(node.input[0])
-        version = next((item.version for item in self.proto.opset_import if item.domain in ("", "ai.onnx")), 0)
+        version = next(
+            (item.version for item in self.proto.opset_import if item.domain in ("", "ai.onnx")), 0
+        )
         if rank is None or version < 13:
             return None
         return held if attribute(node, "axis", -1) % rank != held.axis else None
@@ -310,7 +336,9 @@ def _shapes(proto: Any) -> dict[str, list[int | None]]:
     except onnx.shape_inference.InferenceError:
         found = proto.graph
     return {
-        item.name: [dim.dim_value if dim.HasField("dim_value") else None for dim in item.type.tensor_type.shape.dim]
+        item.name: [
+            dim.dim_value if dim.HasField("dim_value") else None for dim in item.type.tensor_type.shape.dim
+        ]
         for item in (*found.input, *found.value_info, *found.output)
         if item.type.HasField("tensor_type") and item.type.tensor_type.HasField("shape")
     }

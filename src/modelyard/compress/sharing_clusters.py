@@ -41,7 +41,7 @@ def _lloyd(ordered: Array, count: int, rounds: int) -> Array:
         edges = np.concatenate([[0], cuts, [len(ordered)]])
         counts = np.diff(edges)
         used = counts > 0
-        means = np.diff(sums[edges])[used] / counts[used]
+        means: Array = np.diff(sums[edges])[used] / counts[used]
         if len(means) == len(centres) and np.allclose(means, centres, rtol=1e-9, atol=0):
             return means
         centres = means

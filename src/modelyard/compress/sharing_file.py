@@ -1,4 +1,4 @@
-"""The stored form of a graph whose weights share few values: Huffman-coded, and restored to the same bytes."""
+"""The stored form of a graph whose weights share few values: Huffman-coded, restored to the same bytes."""
 
 from __future__ import annotations
 
@@ -98,12 +98,11 @@ def unpack(data: bytes, *, largest: int = LARGEST) -> bytes:
 
 def _constants(onnx: bytes) -> list[tuple[bytes, int]]:
     """The raw bytes of each constant of the main graph in the file's order, and its bytes an element."""
-    from google.protobuf.message import DecodeError
     from onnx import ModelProto, helper
 
     try:
         proto = ModelProto.FromString(onnx)
-    except DecodeError:
+    except Exception:  # protobuf's DecodeError, whose module ships no types: everything is a literal then.
         return []
     found = []
     for item in proto.graph.initializer:

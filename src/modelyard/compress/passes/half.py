@@ -118,7 +118,8 @@ class Half:
         _require_runs(result.model)
         after = gf.operators(gf.parse(result.model))
         casts = after["Cast"] - before["Cast"]
-        note = f"computes in float16 with {casts} casts between; {share(result.model.size, model.size)} of the bytes"
+        left = share(result.model.size, model.size)
+        note = f"computes in float16 with {casts} casts between; {left} of the bytes"
         more = (
             (f"{len(clipped)} constants hold values that were clipped to float16's range",) if clipped else ()
         )

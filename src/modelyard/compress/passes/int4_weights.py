@@ -10,7 +10,16 @@ import numpy as np
 from modelyard.compress import graph_file as gf
 from modelyard.compress.pass_protocol import Compressed
 from modelyard.compress.passes.layers import (
-    Layer, attribute, constant_of, done, editable, fresh, put, replace_node, share, some_layers,
+    Layer,
+    attribute,
+    constant_of,
+    done,
+    editable,
+    fresh,
+    put,
+    replace_node,
+    share,
+    some_layers,
 )  # fmt: skip
 from modelyard.compress.plan_option import check_options, option, spelled
 from modelyard.core.errors import CompressError
@@ -79,7 +88,7 @@ class Int4Weights:
         every = sum(layer.values.size for layer in found)
         notes = (
             f"{packed} products with 4-bit weights, a scale for {self.block} of them",
-            f"{share(weights, every)} of the weights; the file is {share(result.model.size, model.size)} of what it was",
+            f"{share(weights, every)} of the weights; {share(result.model.size, model.size)} of the bytes",
             *(f"stays float: {layer.kind} {layer.name!r}" for layer in found if layer not in chosen),
             *left,
         )

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from modelyard.compress import graph_file as gf
 from modelyard.compress.pass_protocol import Compressed
+from modelyard.compress.passes.int8_ranges import Range, ranges
+from modelyard.compress.passes.int8_sensitivity import leave_in_float
+from modelyard.compress.plan_option import check_options, option, spelled
 from modelyard.core.spec import Tensors
 
 if TYPE_CHECKING:
     from modelyard.model.model import Model
 
 _FEWEST = 16
-_BATCH = 64
-_QUANTIZED = (
+QUANTIZED = (
     *gf.WEIGHTED, "Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "LeakyRelu",
     "MaxPool", "Mul", "Pad", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
@@ -26,40 +25,88 @@ _QUANTIZED = (
 
 @dataclass(frozen=True, slots=True)
 class StaticInt8:
-    """Static quantization to QDQ form, weights per channel, ranges by minimum and maximum.
+    """Static quantization to QDQ form (Jacob et al. 2018, arXiv:1712.05877), ranges from calibration rows.
 
     `activations` chooses signed or unsigned eight bits: which one is faster depends on the processor.
+    `calibration` says how ranges are made: the extremes, or cut by entropy or percentile where a few large
+    values would cost all others their precision. With `floats` above 0 that share of the weighted layers may
+    stay float: those whose quantization alone moves the answers most, as few as are needed
+    (`int8_sensitivity.py`).
     """
 
-    activations: Literal["s8", "u8"] = "s8"
+    activations: str = option("s8", "signed or unsigned", choices=("s8", "u8"))
+    calibration: str = option("minmax", "how ranges are made", choices=("minmax", "entropy", "percentile"))
+    percentile: float = option(99.99, "the share of values within the range, in percent", low=90, high=100)
+    per_channel: bool = option(True, "a scale for each output channel of the weights")
+    floats: float = option(0.0, "the share of weighted layers that may stay float", low=0, high=0.9)
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @property
     def name(self) -> str:
-        return "int8-static" if self.activations == "s8" else "int8-static-u8"
+        stem = "int8-static" if self.activations == "s8" else "int8-static-u8"
+        method = "" if self.calibration == "minmax" else f":{self.calibration}"
+        return spelled(stem + method, self, said=("activations", "calibration"))
 
     def apply(self, model: Model, calibration: Tensors) -> Compressed:
         """The quantized model; `CompressError` without weights to quantize or rows to calibrate with."""
         proto = gf.parse(model)
         gf.require_weights(proto)
         rows, left_out = gf.usable_rows(model, calibration, _FEWEST)
-        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+        with gf.silence():
+            prepared = _with_shapes(gf.prepared(proto))
+            found = ranges(prepared, QUANTIZED, rows, self.calibration, self.percentile)
+            floats: tuple[str, ...] = ()
+            said: tuple[str, ...] = ()
+            if self.floats:
+                choice = leave_in_float(
+                    model,
+                    prepared,
+                    rows,
+                    lambda only, but: self.quantized(prepared, found, only, but),
+                    self.floats,
+                )
+                floats, said = choice.floats, choice.notes
+            data = self.quantized(prepared, found, None, floats)
+        return Compressed(gf.reread(data, model), (*_notes(data, rows, left_out), *said))
 
-        signed = self.activations == "s8"
-        with gf.private_folder() as folder, gf.silence():
-            target = folder / "quantized.onnx"
-            quantize_static(
-                gf.prepared(proto),
-                target,
-                _Rows(rows),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(_QUANTIZED),
-                per_channel=True,
-                activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                calibration_providers=["CPUExecutionProvider"],
-            )
-            data = target.read_bytes()
-        return Compressed(gf.reread(data, model), _notes(data, rows, left_out))
+    def quantized(
+        self, prepared: Any, found: dict[str, Range], only: tuple[str, ...] | None, but: tuple[str, ...]
+    ) -> bytes:
+        """The graph in QDQ form as bytes: all nodes, or only those named, and never those in `but`."""
+        import numpy as np
+        import onnx
+        from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+        bounds = {name: (np.float32(low), np.float32(high)) for name, (low, high) in found.items()}
+        quantizer = QDQQuantizer(
+            onnx.ModelProto.FromString(prepared.SerializeToString()),
+            self.per_channel,
+            False,
+            QuantType.QInt8,
+            QuantType.QInt8 if self.activations == "s8" else QuantType.QUInt8,
+            TensorsData(CalibrationMethod.MinMax, bounds),
+            list(only) if only is not None else [],
+            list(but),
+            list(QUANTIZED),
+            {},
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+        data: bytes = quantizer.model.model.SerializeToString(deterministic=True)
+        return data
+
+
+def _with_shapes(prepared: Any) -> Any:
+    """The graph with inferred shapes, marked as such, and a name for every node."""
+    from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shape_infer
+
+    for index, node in enumerate(prepared.graph.node):
+        node.name = f"{node.op_type}_{index}"
+    return save_and_reload_model_with_shape_infer(prepared)
 
 
 def _notes(data: bytes, rows: Tensors, left_out: int) -> tuple[str, ...]:
@@ -70,7 +117,7 @@ def _notes(data: bytes, rows: Tensors, left_out: int) -> tuple[str, ...]:
     done: dict[bool, list[str]] = {True: [], False: []}
     for node in proto.graph.node:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            quantized = node.op_type in _QUANTIZED and not scaled.isdisjoint(node.input[:1])
+            quantized = node.op_type in QUANTIZED and not scaled.isdisjoint(node.input[:1])
             done[quantized].append(node.op_type)
     count = len(next(iter(rows.values())))
     return (
@@ -82,23 +129,3 @@ def _notes(data: bytes, rows: Tensors, left_out: int) -> tuple[str, ...]:
 
 def _count(names: list[str]) -> str:
     return ", ".join(f"{name} {names.count(name)}" for name in sorted(set(names))) or "none"
-
-
-class _Rows:
-    """Calibration rows in batches, as onnxruntime's `CalibrationDataReader` hands them out."""
-
-    def __init__(self, rows: Tensors) -> None:
-        self._batches = self._cut(rows)
-
-    @staticmethod
-    def _cut(rows: Tensors) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-        count = len(next(iter(rows.values())))
-        for start in range(0, count, _BATCH):
-            yield {name: values[start : start + _BATCH] for name, values in rows.items()}
-
-    def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
-        """The next batch, `None` at the end."""
-        return next(self._batches, None)
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-        return self._batches

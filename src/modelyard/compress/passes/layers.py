@@ -99,12 +99,10 @@ def _why_not(node: Any, constants: dict[str, Any], uses: Counter[str]) -> str:
         return "its weights are not float32"
     if uses[node.input[1]] > 1:
         return "its weights are used twice"
-    if node.op_type != "Conv" and len(tensor.dims) != 2:
-        return "its weights are no matrix"
+    if 0 in tensor.dims or (node.op_type != "Conv" and len(tensor.dims) != 2):
+        return "its weights are empty or no matrix"
     if node.op_type == "Gemm" and attribute(node, "transA", 0):
         return "its input is transposed"
-    if 0 in tensor.dims:
-        return "its weights are empty"
     return "" if np.isfinite(array_of(tensor)).all() else "its weights are not finite"
 
 

@@ -10,7 +10,16 @@ import numpy as np
 from modelyard.compress.lowrank_factors import svd_factors, tucker2
 from modelyard.compress.pass_protocol import Compressed
 from modelyard.compress.passes.layers import (
-    Array, Layer, attribute, done, editable, fresh, put, replace_node, share, some_layers,
+    Array,
+    Layer,
+    attribute,
+    done,
+    editable,
+    fresh,
+    put,
+    replace_node,
+    share,
+    some_layers,
 )  # fmt: skip
 from modelyard.compress.plan_option import check_options, option, spelled
 from modelyard.core.errors import CompressError

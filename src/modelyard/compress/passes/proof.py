@@ -41,5 +41,7 @@ def same_answers(expected: Model, found: Model, rows: Tensors, *, tolerance: flo
         raise CompressError("the rewritten graph answers otherwise", rule="the same shape, finite numbers")
     apart = float(np.abs(now - was)[usable].max(initial=0.0)) / scale
     if apart > tolerance:
-        raise CompressError("the rewritten graph answers otherwise", value=apart, rule=f"at most {tolerance:g}")
+        raise CompressError(
+            "the rewritten graph answers otherwise", value=apart, rule=f"at most {tolerance:g}"
+        )
     return apart

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modelyard.compress.passes.layers import done, editable, put, share, some_layers
 from modelyard.compress.pass_protocol import Compressed
+from modelyard.compress.passes.layers import done, editable, put, share, some_layers
 from modelyard.compress.plan_option import check_options, option, spelled
 from modelyard.compress.prune_mask import fractions, n_of_m, smallest
 from modelyard.core.errors import CompressError

@@ -10,7 +10,16 @@ import numpy as np
 
 from modelyard.compress.pass_protocol import Compressed
 from modelyard.compress.passes.layers import (
-    Array, array_of, attribute, done, editable, fresh, put, replace_node, share, some_layers,
+    Array,
+    array_of,
+    attribute,
+    done,
+    editable,
+    fresh,
+    put,
+    replace_node,
+    share,
+    some_layers,
 )  # fmt: skip
 from modelyard.compress.passes.proof import same_answers
 from modelyard.compress.plan_option import check_options, option, spelled
@@ -35,8 +44,8 @@ class StructuredPrune:
     et al. 2023, arXiv:2301.12900). One that meets an operator which is not followed keeps its size, and the
     notes say so. `score="path"` ranks units by the norm of the weights that make them times the norm of those
     that read them, which does not change when a ReLU network is rescaled; "l1" by the sum of the magnitudes
-    that make them (Li et al. 2017, arXiv:1608.08710). The pass proves on calibration rows that the small graph
-    answers as the large one with those units silenced.
+    that make them (Li et al. 2017, arXiv:1608.08710). The pass proves on calibration rows that the small
+    graph answers as the large one with those units silenced.
     """
 
     sparsity: float = option(0.5, "the share of units that leave", low=0.01, high=0.98)
@@ -107,8 +116,8 @@ class StructuredPrune:
 def attention_transposed(proto: Any) -> Any:
     """The graph with keys turned by one Transpose where torch's exporter writes a flattened one.
 
-    `Reshape [.., T, D] to [-1, T, D]`, `Transpose (0, 2, 1)` and a `Reshape` back are the swap of the last two
-    axes of a tensor of rank four.
+    `Reshape [.., T, D] to [-1, T, D]`, `Transpose (0, 2, 1)` and a `Reshape` back swap the last two axes
+    of a tensor of rank four.
     """
     import onnx
 
@@ -119,7 +128,11 @@ def attention_transposed(proto: Any) -> Any:
         first = made.get(turn.input[0]) if turn is not None and turn.op_type == "Transpose" else None
         if first is None or turn is None or first.op_type != "Reshape":
             continue
-        if list(attribute(turn, "perm", ())) != [0, 2, 1] or uses[turn.output[0]] > 1 or uses[first.output[0]] > 1:
+        if (
+            list(attribute(turn, "perm", ())) != [0, 2, 1]
+            or uses[turn.output[0]] > 1
+            or uses[first.output[0]] > 1
+        ):
             continue
         source = made.get(first.input[0])
         # Both targets come from the shape of the tensor itself: nothing but the swap can be meant.

@@ -56,7 +56,8 @@ class WeightSharing:
             error = float(np.square(layer.values - centres[places], dtype=np.float64).sum())
             whole = float(np.square(layer.values, dtype=np.float64).sum())
             notes.append(
-                f"{layer.kind} {layer.name!r}: {len(centres)} values, error {100 * error / (whole or 1):.2g} % of energy"
+                f"{layer.kind} {layer.name!r}: {len(centres)} values, "
+                f"error {100 * error / (whole or 1):.2g} % of energy"
             )
             if self.store == "plain":
                 put(proto, layer.weight, centres[places])

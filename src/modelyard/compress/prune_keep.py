@@ -1,0 +1,29 @@
+"""Masks of torch weights: which are kept zero while a network trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from modelyard.compress.prune_mask import fractions, smallest
+
+_MANY = 0.05
+
+
+def sparse_masks(weights: Iterable[torch.nn.Parameter]) -> dict[torch.nn.Parameter, torch.Tensor]:
+    """True where a weight is not zero, for each weight of which at least a twentieth is."""
+    found = {weight: weight.detach() != 0 for weight in weights}
+    return {weight: mask for weight, mask in found.items() if float((~mask).float().mean()) >= _MANY}
+
+
+def magnitude_masks(
+    weights: Mapping[str, torch.nn.Parameter], sparsity: float, together: bool
+) -> dict[torch.nn.Parameter, torch.Tensor]:
+    """True for the weights that stay at this sparsity, by magnitude, in each or over all (`prune_mask`)."""
+    values = [weight.detach().numpy() for weight in weights.values()]
+    shares = fractions(values, sparsity, together)
+    return {
+        weight: torch.from_numpy(smallest(array, part))
+        for weight, array, part in zip(weights.values(), values, shares, strict=True)
+    }
