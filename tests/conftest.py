@@ -85,7 +85,7 @@ class Yard:
 
     root: Path
 
-    def __call__(self, *arguments: str, env: dict[str, str] | None = None, limit: float = 150.0) -> Done:
+    def __call__(self, *arguments: str, env: dict[str, str] | None = None, limit: float = 400.0) -> Done:
         return modelyard("-C", str(self.root), *arguments, env=env, limit=limit)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -112,7 +112,7 @@ class Yard:
 
 
 def modelyard(
-    *arguments: str, env: dict[str, str] | None = None, limit: float = 150.0, cwd: Path | None = None
+    *arguments: str, env: dict[str, str] | None = None, limit: float = 400.0, cwd: Path | None = None
 ) -> Done:
     """Runs the installed command as a user would."""
     began = time.monotonic()

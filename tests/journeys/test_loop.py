@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # whole runs of the loop, on a machine that others use too
+
 STEPS = ["data", "train", "compress", "validate", "release", "serve", "monitor"]
 
 

@@ -10,6 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.timeout(600)  # whole runs of the loop, on a machine that others use too
+
 
 def entries(yard: Any) -> list[str]:
     """Every line of the ledger; none where there is no store yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from modelyard.core.clock import SYSTEM_CLOCK, Clock
 from modelyard.core.errors import ProjectError
 from modelyard.core.names import did_you_mean
 from modelyard.lifecycle.loop import STEPS, Context, inspect
@@ -24,7 +25,9 @@ class Reasons:
         return not self.reasons
 
 
-def explain(project: Project, store: Store, only: str | None = None) -> list[Reasons]:
+def explain(
+    project: Project, store: Store, only: str | None = None, *, clock: Clock = SYSTEM_CLOCK
+) -> list[Reasons]:
     """The reasons of every step, or of one, in order. Nothing is run."""
     names = [step.name for step in STEPS]
     if only is not None and only not in names:
@@ -39,7 +42,7 @@ def explain(project: Project, store: Store, only: str | None = None) -> list[Rea
         if missing:
             reasons = [f"{name} has to run first" for name in missing]
         else:
-            record, reasons = inspect(Context(project, store, done, "modelyard why", memo=memo), step)
+            record, reasons = inspect(Context(project, store, done, "modelyard why", clock, memo), step)
             reasons += [f"{name} runs before it" for name in waiting]
             if record is not None:
                 done = {**done, step.name: record}
