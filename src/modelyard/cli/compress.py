@@ -46,7 +46,8 @@ def command(name: str, about: str) -> click.Command:
         help="An engine to search on: cpu, openvino, ... Give it again for several.",
     )  # fmt: skip
     @click.option("--trials", type=click.IntRange(1), help="Stop after so many plans.")
-    @click.option("--plan", "plans", multiple=True, help="A plan to try; all known without it.")
+    @click.option("--plan", "plans", multiple=True, help='A plan to try: "low-rank(0.9) > int8-static".')
+    @click.option("--train", "train_too", is_flag=True, help="Try plans that train between their steps, too.")
     @click.option(
         "--sampler", type=click.Choice(["tpe", "nsga2", "random"]), default="tpe", show_default=True,
         help="How the next plan is chosen.",
@@ -55,7 +56,7 @@ def command(name: str, about: str) -> click.Command:
     @click.pass_context
     def compress(
         ctx: click.Context, search: bool, budget: float, targets: tuple[str, ...], trials: int | None,
-        plans: tuple[str, ...], sampler: str, as_json: bool,
+        plans: tuple[str, ...], train_too: bool, sampler: str, as_json: bool,
     ) -> None:  # fmt: skip
         if not search:
             _step(ctx, name, as_json)
@@ -66,7 +67,8 @@ def command(name: str, about: str) -> click.Command:
         with the_store(project) as store:
             done = search_project(
                 project, store, observer(as_json), targets=targets, budget=budget, trials=trials,
-                sampler=sampler, passes=plans or None, progress=quiet if as_json else _live(),
+                sampler=sampler, passes=plans or None, train_too=train_too,
+                progress=quiet if as_json else _live(),
             )  # fmt: skip
         if as_json:
             document = done.found.to_json()

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 from modelyard.compress.catalogue import PASSES
 from modelyard.compress.gate import Goal, Held, Judgement, judge, refusal
 from modelyard.compress.pass_protocol import Pass
-from modelyard.core.errors import ModelyardError
+from modelyard.core.errors import ModelError, ModelyardError
 from modelyard.core.progress import Progress, quiet
 from modelyard.core.spec import Tensors
 from modelyard.measure.metric import Array
+from modelyard.model.onnx_runtime import OnnxRuntime
+from modelyard.model.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
+    from modelyard.compress.plan_trainable import Trainable
     from modelyard.model.model import Model
     from modelyard.model.runtime import Runtime
 
@@ -31,6 +34,8 @@ class Outcome:
     kept: str
     notes: Mapping[str, tuple[str, ...]]
     """What each pass said it did, by candidate name."""
+    runtime: str = "onnxruntime"
+    """The engine that the model kept was measured on."""
 
 
 def compress(
@@ -48,21 +53,45 @@ def compress(
     budget: float = 6.0,
     batch: int = 1,
     mixing: bool = False,
+    engines: Sequence[str] = (),
+    trainable: Trainable | None = None,
     progress: Progress = quiet,
 ) -> Outcome:
     """Applies each pass to the model given, judges what comes out and keeps the best accepted candidate.
 
     A name of `passes` is one of `PASSES`, or several joined by ">" that are applied one after the other
-    ("graph>int8-dynamic"); a name with alternatives is tried with each. The best is the one whose speed-up is
-    surest (its interval's lower end), or the smallest with `goal="size"`. A pass that raises, or does not
-    apply, is a refusal that says so. `budget` is the seconds of timing in all. The model given is not
-    changed. Raises `ModelyardError` for a pass that is not known, otherwise as `judge` does.
+    ("graph>int8-dynamic"); a name with alternatives is tried with each. Anything else is a plan's text
+    ("prune-units(0.5) > tune > int8-static"), with `trainable` for the steps that train. With `engines`
+    every candidate, and the model itself, is also judged on those ("NAME@ENGINE"). The best is the one whose
+    speed-up is surest (its interval's lower end), or the smallest with `goal="size"`. A pass that raises, or
+    does not apply, is a refusal that says so. `budget` is the seconds of timing in all. The model given is
+    not changed. Raises `ModelyardError` for a pass that is not known, `MissingExtra` for an engine that is not
+    installed, otherwise as `judge` does.
     """
-    candidates = [chain for name in passes for chain in _chains(name)]
+    candidates = [chain for name in passes for chain in _chains(name, trainable)]
+    home = OnnxRuntime() if runtime is None else runtime
+    others = [RUNTIMES.get(name) for name in dict.fromkeys(engines) if name != home.name]
+    for engine in others:
+        _require(engine, model)
     judgements: list[tuple[str, Judgement]] = []
     notes: dict[str, tuple[str, ...]] = {}
-    best: tuple[Model, str, Judgement] | None = None
+    best: tuple[Model, str, Judgement, str] | None = None
     seen = {model.digest: "the model given"}
+    share = budget / max(1, (len(candidates) + bool(others)) * (1 + len(others)))
+
+    def weigh(name: str, candidate: Model, engine: Runtime) -> None:
+        nonlocal best
+        found = judge(
+            model, candidate, held, metric=metric, margin=margin, goal=goal, slices=slices, runtime=home,
+            candidate_runtime=engine, seed=seed, budget=share, batch=batch, mixing=mixing,
+        )  # fmt: skip
+        told = name if engine is home else f"{name}@{engine.name}"
+        judgements.append((told, found))
+        if found.accepted and (best is None or _better(found, best[2], goal)):
+            best = candidate, told, found, engine.name
+
+    for engine in others:
+        weigh(FLOAT, model, engine)
     for done, chain in enumerate(candidates):
         name = ">".join(step.name for step in chain)
         progress(done / len(candidates), name)
@@ -77,24 +106,32 @@ def compress(
             )
             continue
         seen[candidate.digest] = name
-        found = judge(
-            model, candidate, held, metric=metric, margin=margin, goal=goal, slices=slices, runtime=runtime,
-            seed=seed, budget=budget / len(candidates), batch=batch, mixing=mixing,
-        )  # fmt: skip
-        judgements.append((name, found))
-        if found.accepted and (best is None or _better(found, best[2], goal)):
-            best = candidate, name, found
+        for engine in (home, *others):
+            weigh(name, candidate, engine)
     progress(1.0, "compressed")
     if best is None:
-        return Outcome(model, tuple(judgements), FLOAT, notes)
-    return Outcome(best[0], tuple(judgements), best[1], notes)
+        return Outcome(model, tuple(judgements), FLOAT, notes, home.name)
+    return Outcome(best[0], tuple(judgements), best[1], notes, best[3])
 
 
-def _chains(name: str) -> list[tuple[Pass, ...]]:
-    """Every sequence of passes that a name stands for."""
+def _require(engine: Runtime, model: Model) -> None:
+    """Raises `MissingExtra` for an engine that is not installed; one that refuses a graph is judged later."""
+    try:
+        engine.load(model).close()
+    except ModelError:
+        return
+
+
+def _chains(name: str, trainable: Trainable | None) -> list[tuple[Pass, ...]]:
+    """Every sequence of passes that a name stands for; a plan is one step of its own."""
+    parts = [part.strip() for part in name.split(">")]
+    if not all(part in PASSES.names() for part in parts):
+        from modelyard.compress.plan import PlanPass, parse
+
+        return [(PlanPass(parse(name), trainable),)]
     chains: list[tuple[Pass, ...]] = [()]
-    for part in name.split(">"):
-        alternatives = PASSES.get(part.strip())
+    for part in parts:
+        alternatives = PASSES.get(part)
         chains = [(*chain, step) for chain in chains for step in alternatives]
     return chains
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelyard.compress.gate import Held
 from modelyard.compress.search.default_space import default_space
@@ -19,12 +20,15 @@ from modelyard.core.files import file_lock, write_atomic
 from modelyard.core.names import did_you_mean
 from modelyard.core.progress import Progress, quiet
 from modelyard.lifecycle.loop import Context, Observer, run_loop
-from modelyard.lifecycle.parts import model_of, part_of
+from modelyard.lifecycle.parts import dataset_of, model_of, part_of, recipe_of
 from modelyard.lifecycle.project import Project
 from modelyard.lifecycle.slices import slice_masks
 from modelyard.measure.measurement import Measurement, Verdict
 from modelyard.model.runtimes import RUNTIMES
 from modelyard.store.store import Store
+
+if TYPE_CHECKING:
+    from modelyard.compress.plan_trainable import Trainable
 
 CALIBRATION = 256
 _HELD = ("latency_p50", "latency_p99", "throughput", "model_size", "peak_memory")
@@ -48,15 +52,17 @@ def search_project(
     trials: int | None = None,
     sampler: str = "tpe",
     passes: Sequence[str] | None = None,
+    train_too: bool = False,
     progress: Progress = quiet,
     command: str = "modelyard compress --search",
 ) -> Searched:
     """Searches plans for the project's trained model; earlier steps run first where they have to.
 
-    `targets` are engines ("cpu" is onnxruntime). The validation part decides; the requirements on size are
-    hard limits, those on what the search measures are goals. The verdicts go to the ledger, the picture and
-    the whole result beside the store. Killed at any moment, the same call goes on. Raises `MissingExtra` for
-    a target that is not installed, `StoreBusy` while another command works on the store.
+    `passes` are plans as text; without any, every known kind of plan is tried, those that train with
+    `train_too`. `targets` are engines ("cpu" is onnxruntime). The validation part decides; the requirements
+    on size are hard limits, those on what the search measures are goals. The verdict goes to the ledger, the
+    picture and the whole result beside the store. Killed at any moment, the same call goes on. Raises
+    `MissingExtra` for a target that is not installed, `StoreBusy` while another command works on the store.
     """
     runtimes = tuple(dict.fromkeys(_runtime(name) for name in targets))
     done = run_loop(project, store, observer, until="train", command=command)
@@ -73,7 +79,7 @@ def search_project(
     goals = [item for item in project.requirements if item.metric in known and not item.slice]
     with file_lock(project.store_root / "search.lock", wait=1.0, what="this project's search"):
         found = search_plans(
-            original, default_space(original, passes, runtimes),
+            original, default_space(passes, runtimes, _trainable(context) if train_too else None),
             {name: values[:CALIBRATION] for name, values in train.tensors.items()},
             Held(held.tensors, held.targets), records=store.records, objects=store.objects,
             metric=project.train.metric, margin=project.margin(options.margin).of(measured.value),
@@ -84,6 +90,16 @@ def search_project(
     store.records.put_document("compress.found", project.name, found.to_json())
     store.ledger.append_verdict(original.digest, _verdict(found), by=command)
     return Searched(found, _drawn(project, found))
+
+
+def _trainable(context: Context) -> Trainable:
+    """What plans that train learn from: the project's recipe with the parameters that were found."""
+    from modelyard.compress.plan_trainable import Trainable
+
+    project = context.project
+    return Trainable(
+        recipe_of(project), context.values("train")["params"], dataset_of(context), seed=project.train.seed
+    )
 
 
 def _runtime(target: str) -> str:
