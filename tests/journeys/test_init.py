@@ -93,7 +93,7 @@ def days(number: int = 220) -> str:
 
 
 @pytest.fixture
-def make(tmp_path: Path, command: Any, new_project: Any) -> Callable[..., Any]:
+def make(tmp_path: Path, quick: Any) -> Callable[..., Any]:
     """Runs `modelyard init mine` in an empty folder on the given content; gives the command's end."""
 
     def run(content: str | bytes | pa.Table | None, *arguments: str, file: str = "table.csv") -> Any:
@@ -102,7 +102,7 @@ def make(tmp_path: Path, command: Any, new_project: Any) -> Callable[..., Any]:
             pq.write_table(content, source)
         elif content is not None:
             source.write_bytes(content.encode() if isinstance(content, str) else content)
-        return command("-C", str(tmp_path), "init", "mine", "--from", str(source), *arguments)
+        return quick("-C", str(tmp_path), "init", "mine", "--from", str(source), *arguments)
 
     return run
 
@@ -218,7 +218,7 @@ GOOD: list[tuple[str, Any, tuple[str, ...], str, tuple[str, ...], tuple[str, ...
 )
 def test_what_is_written_passes_its_own_check_and_its_data_step(
     make: Any,
-    command: Any,
+    quick: Any,
     tmp_path: Path,
     content: Any,
     arguments: tuple[str, ...],
@@ -236,16 +236,16 @@ def test_what_is_written_passes_its_own_check_and_its_data_step(
     compile(recipe, "recipe.py", "exec")
     for column in absent:
         assert repr(column) not in recipe
-    assert command("-C", str(tmp_path / "mine"), "check").code == 0
-    data = command("-C", str(tmp_path / "mine"), "data", "--json")
+    assert quick("-C", str(tmp_path / "mine"), "check").code == 0
+    data = quick("-C", str(tmp_path / "mine"), "data", "--json")
     assert data.code == 0, data.out + data.err
     parts = data.json["steps"][0]["values"]["rows"]
     assert all(count > 0 for count in parts.values())
 
 
-def test_a_tab_separated_file_and_an_upper_case_suffix(make: Any, command: Any, tmp_path: Path) -> None:
+def test_a_tab_separated_file_and_an_upper_case_suffix(make: Any, quick: Any, tmp_path: Path) -> None:
     assert make(houses(separator="\t"), file="T.TSV").code == 0
-    assert command("-C", str(tmp_path / "mine"), "data").code == 0
+    assert quick("-C", str(tmp_path / "mine"), "data").code == 0
 
 
 BAD: list[tuple[str, Any, tuple[str, ...], str]] = [
@@ -276,7 +276,7 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_written(
     assert not (tmp_path / "mine").exists()
 
 
-def test_names_folders_and_files_that_are_wrong(make: Any, command: Any, tmp_path: Path) -> None:
+def test_names_folders_and_files_that_are_wrong(make: Any, quick: Any, tmp_path: Path) -> None:
     good = text(["a", "b", "y"], plain(40))
     (tmp_path / "table.csv").write_text(good)
     done = make(None, file="tabel.csv")
@@ -285,7 +285,7 @@ def test_names_folders_and_files_that_are_wrong(make: Any, command: Any, tmp_pat
     assert "no reader" in make(good, file="table.xlsx").error()
     assert make(b"PAR1 this is no Parquet", file="table.parquet").code == 4
     for wrong in ("My Project", "../out", ".", "x" * 65, "ümlaut"):
-        done = command("-C", str(tmp_path), "init", wrong, "--from", str(tmp_path / "table.csv"))
+        done = quick("-C", str(tmp_path), "init", wrong, "--from", str(tmp_path / "table.csv"))
         assert "name is wrong" in done.error()
         assert done.code == 3
     (tmp_path / "mine").mkdir()
