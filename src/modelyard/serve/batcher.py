@@ -8,12 +8,12 @@ dimension; the group whose head waits longest goes first, and inside a group fir
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
 
 class Waiting(Protocol):
-    """What can wait: how many items it brings, and whether its caller has gone."""
+    """What can wait: how many items it brings, until when, and whether its caller has gone."""
 
     @property
     def rows(self) -> int: ...
@@ -21,24 +21,25 @@ class Waiting(Protocol):
     @property
     def gone(self) -> bool: ...
 
+    @property
+    def deadline(self) -> float: ...
+
 
 W = TypeVar("W", bound=Waiting)
 
 
 class Batcher(Generic[W]):
-    """The calls that wait for one model.
+    """The calls that wait for one model; `room` bounds their items."""
 
-    `items` bounds a batch (a larger single call goes alone), `room` the items that may wait.
-    """
+    __slots__ = ("_arrivals", "_groups", "left", "room", "waiting")
 
-    __slots__ = ("_arrivals", "_groups", "items", "room", "waiting")
-
-    def __init__(self, items: int, room: int) -> None:
-        if items < 1 or room < 1:
-            raise ValueError(f"a batch holds at least one item, got {items} and room for {room}")
-        self.items = items
+    def __init__(self, room: int) -> None:
+        if room < 1:
+            raise ValueError(f"there must be room for one item, got {room}")
         self.room = room
         self.waiting = 0
+        self.left: list[tuple[W, bool]] = []
+        """Calls that `take` left out, and whether they were late; whoever reads them clears them."""
         self._groups: dict[Hashable, deque[tuple[int, W]]] = {}
         self._arrivals = 0
 
@@ -54,28 +55,37 @@ class Batcher(Generic[W]):
         self.waiting += call.rows
         return True
 
-    def take(self) -> list[W]:
-        """The next batch, empty when nothing waits; calls whose caller has gone are left out."""
+    def take(self, size: int | Callable[[W, float], int], now: float = 0.0) -> tuple[list[W], int]:
+        """The next batch and its items, nothing when nothing waits.
+
+        `size` bounds the items (a larger single call goes alone), or is asked with the first call. Calls
+        whose caller has gone or whose deadline is not after `now` are left out, and are in `left`.
+        """
         batch: list[W] = []
+        taken = 0
         while self._groups and not batch:
             groups = self._groups
             if len(groups) == 1:
                 shape, group = next(iter(groups.items()))
             else:
                 shape, group = min(groups.items(), key=lambda pair: pair[1][0][0])
-            taken = 0
+            cap = 1
             while group:
                 call = group[0][1]
-                if call.gone:
+                rows = call.rows
+                if call.gone or call.deadline <= now:
                     group.popleft()
-                    self.waiting -= call.rows
+                    self.waiting -= rows
+                    self.left.append((call, not call.gone))
                     continue
-                if taken and taken + call.rows > self.items:
+                if not taken:
+                    cap = size if isinstance(size, int) else size(call, now)
+                elif taken + rows > cap:
                     break
                 group.popleft()
-                self.waiting -= call.rows
+                self.waiting -= rows
                 batch.append(call)
-                taken += call.rows
+                taken += rows
             if not group:
                 del groups[shape]
-        return batch
+        return batch, taken

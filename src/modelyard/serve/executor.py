@@ -3,27 +3,81 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import logging
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
+from weakref import WeakKeyDictionary
+
+_LOG = logging.getLogger("modelyard.serve")
+
+_Work = tuple[float, int, Callable[[], Any], Callable[[Any], None]]
 
 
 class LoopExecutor:
-    """A `lane.Executor` on an event loop, with a pool of threads beside it."""
+    """A `lane.Executor` on an event loop, with threads beside it.
+
+    Work that waits is ordered by start-time fair queueing: an owner's work begins, on a clock of used
+    seconds, where its last one ended, so that a cheap model passes an expensive one that has had its turn.
+    There are more threads than cores, so that one long run does not hold up the short ones behind it:
+    the kernel shares the cores among them.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
         self._loop = loop
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="runtime")
         self.soon: Callable[[Callable[[], None]], object] = loop.call_soon
+        self._wanted = threads
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._tokens: SimpleQueue[bool] = SimpleQueue()
+        self._heap: list[_Work] = []
+        self._lock = threading.Lock()
+        self._used: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        self._now = 0.0
+        self._number = 0
 
-    def offload(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+    def offload(
+        self, work: Callable[[], Any], done: Callable[[Any], None], *, owner: object = None, cost: float = 0.0
+    ) -> None:
         """Calls `work` in a thread, then `done` with its result on the loop."""
-
-        def back(future: Future[Any]) -> None:
-            self._loop.call_soon_threadsafe(done, future.result())
-
-        self._threads.submit(work).add_done_callback(back)
+        with self._lock:
+            self._number += 1
+            start = self._now if owner is None else max(self._now, self._used.get(owner, 0.0))
+            if owner is not None:
+                self._used[owner] = start + cost
+            heapq.heappush(self._heap, (start, self._number, work, done))
+            if len(self._heap) > self._idle and len(self._threads) < self._wanted:
+                thread = threading.Thread(
+                    target=self._work, name=f"runtime-{len(self._threads)}", daemon=True
+                )
+                self._threads.append(thread)
+                thread.start()
+        self._tokens.put(True)
 
     def close(self) -> None:
         """Ends the threads after their work."""
-        self._threads.shutdown()
+        for _ in self._threads:
+            self._tokens.put(False)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        back = self._loop.call_soon_threadsafe
+        while True:
+            with self._lock:
+                self._idle += 1
+            more = self._tokens.get()
+            with self._lock:
+                self._idle -= 1
+                if not more:
+                    return
+                start, _, work, done = heapq.heappop(self._heap)
+                self._now = max(self._now, start)
+            try:
+                back(done, work())
+            except RuntimeError as error:  # the loop has ended, and whoever waited with it.
+                _LOG.warning("a result came after the end: %s", error)
+                return
+            del work, done

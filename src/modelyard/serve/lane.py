@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from math import inf
 from time import perf_counter
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 
 from modelyard.core.errors import ModelError, ModelyardError, RequestError
 from modelyard.core.spec import Tensors
 from modelyard.model.runtime import Session
+from modelyard.serve.answered import Answered
 from modelyard.serve.batcher import Batcher
+from modelyard.serve.cost import CostModel
 from modelyard.serve.metrics import Histogram
 
 INLINE_SECONDS = 0.001
 """A single item that costs less runs on the event loop: a thread hop would cost more than it frees."""
+INLINE_RUN_SECONDS = 0.005
+"""Longest run on the event loop: what other connections wait meanwhile."""
+THREAD_RUN_SECONDS = 0.100
+"""Longest run in a thread, unless one request alone takes longer: what other models wait meanwhile."""
+RUN_BYTES = 32 << 20
+"""Input bytes of one run, unless one request alone has more."""
+CLOSE_SECONDS = 0.0001
+"""Calls that follow each other closer than this gather for a turn of the loop; others run at once."""
+
+Done = Callable[[Tensors | None, ModelyardError | None], None]
 
 
 class Executor(Protocol):
@@ -26,23 +40,54 @@ class Executor(Protocol):
         """Calls what it is given on the loop, after what is ready now; that must not raise."""
         ...
 
-    def offload(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Calls `work` in another thread, then `done` with its result on the loop; neither may raise."""
+    def offload(
+        self, work: Callable[[], Any], done: Callable[[Any], None], *, owner: object = None, cost: float = 0.0
+    ) -> None:
+        """Calls `work` in another thread, then `done` with its result on the loop; neither may raise.
+
+        Of several owners that wait, the one that has used the least time goes first; `cost` is what the
+        work is expected to take, in seconds.
+        """
         ...
 
 
-class Call:
-    """A request's inputs on their way through a lane, and who waits for the outputs."""
+class Sink(Protocol):
+    """Who keeps account of calls; called on the event loop's thread, after the callers have their answers."""
 
-    __slots__ = ("done", "gone", "inputs", "rows")
+    def ran(self, run: Run) -> None:
+        """The calls of a run were answered, or failed with `run.error`."""
+        ...
 
-    def __init__(
-        self, inputs: Tensors, rows: int, done: Callable[[Tensors | None, ModelyardError | None], None]
-    ) -> None:
-        self.inputs = inputs
-        self.rows = rows
-        self.done = done
-        self.gone = False
+    def left(self, call: Call, *, late: bool) -> None:
+        """A call never ran: its caller had gone, or its deadline had passed (`late`)."""
+        ...
+
+
+class Call(msgspec.Struct, gc=False, eq=False):
+    """A request's inputs on their way through a lane, and who waits for the outputs.
+
+    `done` is called once, with outputs or an error, unless `gone` was set before the call ran. `started`
+    and `deadline` are the monotonic clock's; a call whose deadline passes while it waits is not run.
+    """
+
+    inputs: Tensors
+    rows: int
+    done: Done
+    id: str = ""
+    started: float = 0.0
+    deadline: float = inf
+    sink: Sink | None = None
+    gone: bool = False
+
+
+class Run(msgspec.Struct, gc=False, eq=False):
+    """Calls that the model answered together; `outputs` are those of all items, in the order of the calls."""
+
+    calls: list[Call]
+    items: int
+    inputs: Tensors
+    outputs: Tensors
+    error: ModelyardError | None = None
 
 
 class Lane:
@@ -59,106 +104,241 @@ class Lane:
         batchable: bool,
         run_seconds: Histogram,
         batch_items: Histogram,
+        item_seconds: float = 1e-4,
+        wait: float = inf,
+        monotonic: Callable[[], float] = perf_counter,
     ) -> None:
         self._session = session
         self._executor = executor
-        self._batcher: Batcher[Call] = Batcher(batch if batchable else 1, room)
+        self._batcher: Batcher[Call] = Batcher(room)
         self._names = tuple(spec.name for spec in session.signature.inputs)
         self._ragged = any(-1 in spec.shape[1:] for spec in session.signature.inputs)
         self._busy = False
+        self._until = 0.0
         self._run_seconds = run_seconds
         self._batch_items = batch_items
-        self._retry_seconds = 0.0
+        self._longest = INLINE_RUN_SECONDS if inline else THREAD_RUN_SECONDS
+        self._batch = batch
+        self._wait = wait
+        self._monotonic = monotonic
+        self._last = 0.0
+        self._soon_done = 0
+        self._gather = False
+        self._item_bytes = sum(
+            spec.dtype.itemsize * int(np.prod(spec.shape[1:], dtype=np.int64)) * (-1 not in spec.shape[1:])
+            for spec in session.signature.inputs
+        )
         self.inline = inline
         self.batchable = batchable
+        self.why_single = "" if batchable else "its answers depend on the batch"
+        self.cost = CostModel(item_seconds)
+        self.cap = 1
+        """Items of the next run, at most: by options, bytes, and what a run costs."""
+        self._set_cap()
 
     @property
     def waiting(self) -> int:
         """Items that wait for the model."""
         return self._batcher.waiting
 
+    @property
+    def wait_seconds(self) -> float:
+        """How long a call that came now would wait for its run to begin, by the cost of what is before it."""
+        running = max(0.0, self._until - self._monotonic()) if self._busy else 0.0
+        return running + self.cost.backlog(self._batcher.waiting, self.cap)
+
+    def separate(self, why: str) -> None:
+        """Runs each call alone from now on."""
+        self.batchable = False
+        self.why_single = why
+        self._set_cap()
+
     def submit(self, call: Call) -> None:
-        """Takes a call whose inputs fit the signature; raises `RequestError` 503 when too many wait."""
+        """Takes a call whose inputs fit the signature; a quiet lane answers it before this returns.
+
+        Raises `RequestError` 503 when too many wait, or when it could not be answered in time.
+        """
+        batcher = self._batcher
+        if self._busy:
+            self._admit(call)
+        elif call.rows > batcher.room:
+            raise self._full()
+        started = call.started
+        close = started - self._last < CLOSE_SECONDS
+        self._last = started
+        if self.inline and not (self._busy or self._gather or close or call.gone):
+            self._busy = True
+            self._deliver(self._run([call], call.rows))
+            self._rest()
+            return
         shape: Hashable = None
         if self._ragged:
             shape = tuple(call.inputs[name].shape[1:] for name in self._names)
-        if not self._batcher.offer(call, shape):
-            wait = max(self._retry_seconds * self._batcher.waiting, 0.001)
-            raise RequestError("the service is at its limit", status=503, value=self._batcher.waiting,
-                               rule=f"at most {self._batcher.room} items wait", fix="try again later",
-                               retry_after=wait)  # fmt: skip
+        batcher.offer(call, shape)
         if not self._busy:
             self._busy = True
             self._executor.soon(self._next)
 
+    def behind(self, call: Call) -> None:
+        """Takes a call that must not hold up who asks: it never runs before this returns."""
+        self._gather = True
+        self.submit(call)
+
+    def _admit(self, call: Call) -> None:
+        batcher = self._batcher
+        if batcher.waiting and batcher.waiting + call.rows > batcher.room:
+            raise self._full()
+        if call.deadline == inf and batcher.waiting < self._soon_done:
+            return
+        wait = self.wait_seconds
+        now = self._monotonic()
+        if wait > self._wait or now + wait + self.cost.seconds(call.rows) > call.deadline:
+            raise RequestError("the service is at its limit, the answer would come too late", status=503,
+                               value=f"{wait:.3f} s to wait", fix="try again later",
+                               rule=f"within {min(self._wait, call.deadline - now):.3f} s",
+                               retry_after=max(wait, 0.001))  # fmt: skip
+
+    def _full(self) -> RequestError:
+        return RequestError("the service is at its limit", status=503, value=self._batcher.waiting,
+                            rule=f"at most {self._batcher.room} items wait", fix="try again later",
+                            retry_after=max(self.wait_seconds, 0.001))  # fmt: skip
+
+    def _set_cap(self) -> None:
+        cost = self.cost
+        cap = min(self._batch, max(4, cost.worthwhile), cost.items_within(self._longest))
+        if self._item_bytes:
+            cap = min(cap, RUN_BYTES // self._item_bytes)
+        self.cap = cap = max(1, cap) if self.batchable else 1
+        if self._wait == inf:
+            self._soon_done = self._batcher.room
+        else:
+            self._soon_done = int((self._wait - self._longest) / (cost.item + cost.fixed / cap))
+
     def _next(self) -> None:
-        batch = self._batcher.take()
+        batch, items = self._batcher.take(self._size, self._monotonic())
+        for call, late in self._batcher.left:
+            self._leave(call, late)
+        self._batcher.left.clear()
         if not batch:
             self._busy = False
+            self._gather = False
             return
         if self.inline:
-            self._finish(batch, self._run(batch))
+            self._finish(self._run(batch, items))
         else:
-            self._executor.offload(lambda: self._run(batch), lambda results: self._finish(batch, results))
+            seconds = self.cost.seconds(items)
+            self._until = self._monotonic() + seconds
+            self._executor.offload(lambda: self._run(batch, items), self._finish, owner=self, cost=seconds)
 
-    def _run(self, batch: list[Call]) -> list[Tensors | ModelyardError]:
-        """The outputs of each call, or its error; never raises."""
+    def _size(self, head: Call, now: float) -> int:
+        """Items of the run that begins with this call."""
+        cap = self.cap
+        if head.deadline != inf:
+            cap = min(cap, self.cost.items_within(head.deadline - now))
+        if self._ragged and self.batchable:
+            size = sum(values.nbytes for values in head.inputs.values()) // head.rows
+            cap = min(cap, max(1, RUN_BYTES // max(1, size)))
+        return cap
+
+    def _leave(self, call: Call, late: bool) -> None:
+        if late:
+            call.done(None, RequestError("the deadline passed while the request waited", status=504,
+                                         rule="an answer within the client's timeout",
+                                         fix="try again later, or allow more time"))  # fmt: skip
+        if call.sink is not None:
+            call.sink.left(call, late=late)
+
+    def _run(self, batch: list[Call], items: int) -> list[Run]:
+        """The batch as one run, or as many when it failed together; never raises."""
         started = perf_counter()
         try:
-            results: list[Tensors | ModelyardError] = list(self._run_together(batch))
+            runs = [self._run_together(batch, items)]
         except Exception as error:  # whatever an engine raises belongs to its calls, not to the loop.
             # One bad item must not fail its neighbours: each is tried alone.
-            results = [self._run_alone(call) for call in batch] if len(batch) > 1 else [_as_error(error)]
+            if len(batch) > 1:
+                runs = [self._run_alone(call) for call in batch]
+            else:
+                runs = [Run(batch, items, batch[0].inputs, {}, _as_error(error))]
         seconds = perf_counter() - started
-        rows = sum(call.rows for call in batch)
         self._run_seconds.observe(seconds)
-        self._batch_items.observe(rows)
-        self._retry_seconds = seconds / rows
-        return results
+        self._batch_items.observe(items)
+        if len(runs) == 1:
+            self.cost.observe(items, seconds)
+        return runs
 
-    def _run_together(self, batch: list[Call]) -> list[Tensors]:
+    def _run_together(self, batch: list[Call], items: int) -> Run:
         if len(batch) == 1:
-            outputs = self._session.run(batch[0].inputs)
-            _check_rows(outputs, batch[0].rows)
-            return [outputs]
-        inputs = {name: np.concatenate([call.inputs[name] for call in batch]) for name in self._names}
-        outputs = self._session.run(inputs)
-        _check_rows(outputs, sum(call.rows for call in batch))
-        results = []
-        start = 0
-        for call in batch:
-            end = start + call.rows
-            results.append({name: values[start:end] for name, values in outputs.items()})
-            start = end
-        return results
-
-    def _run_alone(self, call: Call) -> Tensors | ModelyardError:
-        try:
-            return self._run_together([call])[0]
-        except Exception as error:  # as in `_run`
-            return _as_error(error)
-
-    def _finish(self, batch: list[Call], results: list[Tensors | ModelyardError]) -> None:
-        # The next run is started first: answering is work for the loop, running may be for a thread.
-        if self._batcher.waiting:
-            if self.inline:
-                self._executor.soon(self._next)
-            else:
-                self._next()
+            inputs = batch[0].inputs
         else:
+            inputs = {name: np.concatenate([call.inputs[name] for call in batch]) for name in self._names}
+        outputs = self._session.run(inputs)
+        for name, values in outputs.items():
+            if values.ndim == 0 or len(values) != items:
+                raise ModelError(f"output {name!r} does not answer item by item", value=values.shape,
+                                 rule=f"{items} items")  # fmt: skip
+        return Run(batch, items, inputs, outputs)
+
+    def _run_alone(self, call: Call) -> Run:
+        try:
+            return self._run_together([call], call.rows)
+        except Exception as error:  # as in `_run`
+            return Run([call], call.rows, call.inputs, {}, _as_error(error))
+
+    def _finish(self, runs: list[Run]) -> None:
+        # The next run is started first: answering is work for the loop, running may be for a thread.
+        if not self.inline:
+            self._gather = self._batcher.waiting > 0
+            self._rest()
+            self._deliver(runs)
+            return
+        self._gather = len(runs[0].calls) > 1
+        self._deliver(runs)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Goes on with what waits, or is free."""
+        self._set_cap()
+        if not self._batcher.waiting:
             self._busy = False
-        for call, result in zip(batch, results, strict=True):
-            if isinstance(result, dict):
-                call.done(result, None)
+        elif self.inline:
+            self._executor.soon(self._next)
+        else:
+            self._next()
+
+    def _deliver(self, runs: list[Run]) -> None:
+        for run in runs:
+            calls, outputs, error = run.calls, run.outputs, run.error
+            if error is not None:
+                for call in calls:
+                    call.done(None, error)
+            elif len(calls) == 1:
+                calls[0].done(Answered(outputs, outputs, 0), None)
             else:
-                call.done(None, result)
+                start = 0
+                texts: dict[str, list[bytes]] = {}
+                for call in calls:
+                    end = start + call.rows
+                    part = {name: values[start:end] for name, values in outputs.items()}
+                    call.done(Answered(part, outputs, start, texts), None)
+                    start = end
+            _account(run)
 
 
-def _check_rows(outputs: Tensors, rows: int) -> None:
-    for name, values in outputs.items():
-        if values.ndim == 0 or len(values) != rows:
-            raise ModelError(f"output {name!r} does not answer item by item", value=values.shape,
-                             rule=f"{rows} items")  # fmt: skip
+def _account(run: Run) -> None:
+    """Tells the sinks; a run that several share is told in parts."""
+    calls = run.calls
+    sink = calls[0].sink
+    if all(call.sink is sink for call in calls):
+        if sink is not None:
+            sink.ran(run)
+        return
+    start = 0
+    for call in calls:
+        end = start + call.rows
+        if call.sink is not None:
+            outputs = {name: values[start:end] for name, values in run.outputs.items()}
+            call.sink.ran(Run([call], call.rows, call.inputs, outputs, run.error))
+        start = end
 
 
 def _as_error(error: Exception) -> ModelyardError:

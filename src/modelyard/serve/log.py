@@ -6,12 +6,13 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard.core.clock import Clock
 from modelyard.core.digest import Digest
+from modelyard.serve.memory import give_back
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.options import LogOptions
 from modelyard.serve.record import PredictionRecord
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("modelyard.serve")
 _SEAL_BYTES = 8 << 20
 _SEAL_SECONDS = 60.0
-_MOST = 4_096
+_SEAL_ROWS = 2_048
+"""A flush of so many rows is a segment of its own: writing them again with more costs more than a file."""
+_CHUNK_ROWS = 1_024
+"""Rows that are made a table at once: the interpreter is held no longer than that takes."""
 
 
 class PredictionLog:
@@ -31,7 +35,8 @@ class PredictionLog:
     Records become rows of `<state>/predictions/<endpoint>/<segment>.parquet` within `options.seconds`. A
     young segment is written again, longer, at each flush until it is full, large or a minute old: few
     files, and yet nothing older than a second is lost to `kill -9`. What the queue has no room for, or
-    the disk refuses, is dropped and counted; serving goes on.
+    the disk refuses, is dropped and counted; serving goes on. Inputs beyond `options.input_bytes` a second
+    are left out of their rows, and counted too: images at full speed would cost more than the model.
     """
 
     def __init__(self, state: Path, options: LogOptions, metrics: Metrics, clock: Clock) -> None:
@@ -48,6 +53,11 @@ class PredictionLog:
         self._open: dict[tuple[str, Digest], _Young] = {}
         self._contracts: dict[Digest, LiveContract] = {}
         self._sequence = 0
+        self._allowed = float(options.input_bytes)
+        self._refilled = clock.monotonic()
+        self._sampled = 0.0
+        self.source: Callable[[], None] | None = None
+        """Called before each flush: whoever holds records back appends them now."""
         self._thread = threading.Thread(target=self._work, name="prediction-log", daemon=True)
 
     def start(self) -> None:
@@ -56,27 +66,38 @@ class PredictionLog:
 
     def append(self, record: PredictionRecord) -> None:
         """Takes a record, or drops and counts it when the disk is too far behind."""
-        size = _size(record)
+        if self._options.sample < 1 and not self._chosen(record):
+            return
+        size = record.size
+        if record.inputs and size > 4_096:
+            size = self._limited(record, size)
         if self._bytes + size > self._options.pending_bytes:
-            self._metrics.dropped.at(record.endpoint).add(record.rows)
+            self._metrics.dropped.at(record.endpoint).add(record.items)
             return
         self._bytes += size
-        self._rows += record.rows
+        self._rows += record.items
         self._queue.append(record)
         if self._rows >= self._options.rows:
             self._wake.set()
 
     def flush(self) -> None:
         """Writes everything that was appended before the call."""
+        if self.source is not None:
+            self.source()
         with self._flushing:
-            records = []
+            groups: dict[tuple[str, Digest], list[PredictionRecord]] = {}
             while self._queue:
-                records.append(self._queue.popleft())
+                record = self._queue.popleft()
+                groups.setdefault((record.endpoint, record.by.digest), []).append(record)
             self._rows = 0
-            try:
-                self._write(records)
-            finally:
-                self._bytes -= sum(_size(record) for record in records)
+            now = self._clock.monotonic()
+            for key, group in groups.items():
+                self._write(key, group, now)
+            for key, young in list(self._open.items()):
+                if now - young.born > _SEAL_SECONDS:
+                    del self._open[key]
+        if groups:
+            give_back()
 
     def close(self) -> None:
         """Stops the thread and writes what is left."""
@@ -85,6 +106,29 @@ class PredictionLog:
         if self._thread.is_alive():
             self._thread.join()
         self.flush()
+
+    def _chosen(self, record: PredictionRecord) -> bool:
+        """Whether a record is of the share that is kept: every n-th, not by chance."""
+        self._sampled += self._options.sample
+        if self._sampled < 1:
+            return False
+        self._sampled -= 1
+        return True
+
+    def _limited(self, record: PredictionRecord, size: int) -> int:
+        """The record's size, after its inputs were taken out if they are more than is allowed now."""
+        now = self._clock.monotonic()
+        rate = self._options.input_bytes
+        self._allowed = min(float(rate), self._allowed + (now - self._refilled) * rate)
+        self._refilled = now
+        bytes_ = sum(values.nbytes for values in record.inputs.values())
+        # What does not fit is let through once the allowance is whole: one large request must not be lost.
+        if bytes_ > self._allowed and self._allowed < rate:
+            record.inputs = {}
+            self._metrics.left_out.at(record.endpoint).add(record.items)
+            return record.size
+        self._allowed -= bytes_
+        return size
 
     def _work(self) -> None:
         while not self._stop:
@@ -95,44 +139,45 @@ class PredictionLog:
             except Exception:  # the log must outlive whatever one batch of records brings with it.
                 _LOG.exception("the prediction log could not be written")
 
-    def _write(self, records: list[PredictionRecord]) -> None:
-        now = self._clock.monotonic()
-        groups: dict[tuple[str, Digest], list[PredictionRecord]] = {}
-        for record in records:
-            groups.setdefault((record.endpoint, record.by.digest), []).append(record)
-        for (endpoint, digest), group in groups.items():
-            rows = sum(record.rows for record in group)
-            try:
-                self._write_group(endpoint, digest, group, now)
-                self._metrics.logged.at(endpoint).add(rows)
-            except Exception as error:  # a full disk, say: these rows are lost, the next may not be.
-                self._open.pop((endpoint, digest), None)
-                self._metrics.dropped.at(endpoint).add(rows)
-                _LOG.error("%d rows of the prediction log of %s are lost: %s", rows, endpoint, error)
-        for key, young in list(self._open.items()):
-            if now - young.born > _SEAL_SECONDS:
-                del self._open[key]
+    def _write(self, key: tuple[str, Digest], group: list[PredictionRecord], now: float) -> None:
+        endpoint = key[0]
+        rows = sum(record.items for record in group)
+        sizes = sum(record.size for record in group)
+        try:
+            self._write_group(key, group, now)
+            self._metrics.logged.at(endpoint).add(rows)
+        except Exception as error:  # a full disk, say: these rows are lost, the next may not be.
+            self._open.pop(key, None)
+            self._metrics.dropped.at(endpoint).add(rows)
+            _LOG.error("%d rows of the prediction log of %s are lost: %s", rows, endpoint, error)
+        finally:
+            self._bytes -= sizes
 
-    def _write_group(self, endpoint: str, digest: Digest, group: list[PredictionRecord], now: float) -> None:
+    def _write_group(self, key: tuple[str, Digest], group: list[PredictionRecord], now: float) -> None:
         # Imported on the writing thread: the server answers before Arrow is loaded.
-        import pyarrow as pa
-
         from modelyard.data.live import LiveContract
         from modelyard.serve.segment import table_of_records
 
+        endpoint, digest = key
         contract = self._contracts.get(digest)
         if contract is None:
             contract = self._contracts[digest] = LiveContract(group[0].by.contract)
+        tables = []
+        size = 0
         for part in _alike(group):
             for chunk in _chunks(part):
                 table, breaches = table_of_records(chunk, contract, keep_private=self._options.keep_private)
                 for breach in breaches:
                     self._metrics.breaches.at(endpoint, breach.column, breach.rule).add(breach.rows)
-                self._grow((endpoint, digest), table, now)
-        # Arrow keeps freed memory for itself; a server does not want it back in bursts only.
-        pa.default_memory_pool().release_unused()
+                tables.append(table)
+                size += table.nbytes
+                if size >= _SEAL_BYTES:
+                    self._grow(key, tables, now)
+                    tables, size = [], 0
+        if tables:
+            self._grow(key, tables, now)
 
-    def _grow(self, key: tuple[str, Digest], table: Any, now: float) -> None:
+    def _grow(self, key: tuple[str, Digest], tables: list[Any], now: float) -> None:
         """Writes the young segment of an endpoint and release again, with these rows behind the others."""
         import pyarrow as pa
 
@@ -143,11 +188,11 @@ class PredictionLog:
             self._sequence += 1
             name = f"{int(self._clock.now() * 1e6):017d}-{os.getpid()}-{self._sequence}.parquet"
             young = self._open[key] = _Young(self._folder / key[0] / name, now)
-        young.tables.append(table)
-        whole = pa.concat_tables(young.tables, promote_options="permissive")
+        whole = pa.concat_tables([*young.tables, *tables], promote_options="permissive")
         young.tables = [whole]
         write_segment(young.path, whole)
-        if whole.num_rows >= self._options.rows or whole.nbytes >= _SEAL_BYTES:
+        full = whole.num_rows >= min(_SEAL_ROWS, self._options.rows)
+        if full or whole.nbytes >= _SEAL_BYTES:
             del self._open[key]
 
 
@@ -162,30 +207,25 @@ class _Young:
         self.tables: list[Any] = []
 
 
-def _alike(group: Iterable[PredictionRecord]) -> list[list[PredictionRecord]]:
-    """The records with inputs and outputs, those with inputs only, and those with neither."""
-    parts: dict[tuple[bool, bool], list[PredictionRecord]] = {}
+def _alike(group: list[PredictionRecord]) -> list[list[PredictionRecord]]:
+    """The records by arm, outcome, and whether they have inputs and outputs."""
+    parts: dict[tuple[object, ...], list[PredictionRecord]] = {}
     for record in group:
-        parts.setdefault((bool(record.inputs), bool(record.outputs)), []).append(record)
+        key = (record.arm, record.outcome, bool(record.inputs), bool(record.outputs))
+        parts.setdefault(key, []).append(record)
     return list(parts.values())
 
 
 def _chunks(part: list[PredictionRecord]) -> Iterator[list[PredictionRecord]]:
     """The records in pieces whose tables stay small."""
     chunk: list[PredictionRecord] = []
-    size = 0
+    size = rows = 0
     for record in part:
         chunk.append(record)
-        size += _size(record)
-        if size >= _SEAL_BYTES or len(chunk) >= _MOST:
+        size += record.size
+        rows += record.items
+        if size >= _SEAL_BYTES or rows >= _CHUNK_ROWS:
             yield chunk
-            chunk, size = [], 0
+            chunk, size, rows = [], 0, 0
     if chunk:
         yield chunk
-
-
-def _size(record: PredictionRecord) -> int:
-    size = 512
-    for values in record.inputs.values():
-        size += values.nbytes
-    return size

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 LATENCY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
@@ -74,6 +74,13 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Counts several values."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
+
     @property
     def count(self) -> int:
         """How many values were observed."""
@@ -136,6 +143,7 @@ class Metrics:
     def __init__(self) -> None:
         by_release = ("endpoint", "release", "version", "arm", "outcome")
         self._families: list[Family[Any]] = []
+        self._before: list[Callable[[], None]] = []
         self.requests = self._counter(
             "modelyard_requests_total", "Requests to an endpoint by what became of them.", by_release
         )
@@ -169,6 +177,11 @@ class Metrics:
         self.dropped = self._counter(
             "modelyard_log_dropped_rows_total", "Rows that the prediction log had no room for.", ("endpoint",)
         )
+        self.left_out = self._counter(
+            "modelyard_log_inputs_left_out_rows_total",
+            "Rows logged without their inputs, to keep within the log's bytes a second.",
+            ("endpoint",),
+        )
         self.feedback = self._counter(
             "modelyard_feedback_total",
             "Feedback by whether its id was seen here lately.",
@@ -188,8 +201,14 @@ class Metrics:
             "modelyard_waiting_items", "Items that wait for the runtime.", ("release",)
         )
 
+    def before(self, settle: Callable[[], None]) -> None:
+        """Has this called before the metrics are read, so that what was put off is counted."""
+        self._before.append(settle)
+
     def text(self) -> bytes:
         """Everything in the exposition format."""
+        for settle in self._before:
+            settle()
         lines = [line for family in self._families for line in family.text()]
         return ("\n".join(lines) + "\n").encode()
 

@@ -34,6 +34,8 @@ class Limits:
     """Bytes of a request's line and headers (431 beyond, as with more than 100 headers)."""
     ratio: int = 100
     """How many times larger than its compressed form a body may be, beyond its first MiB."""
+    wait_seconds: float = 5.0
+    """Longest time that a request may be expected to wait for its model; beyond, it gets 503 at once."""
     header_seconds: float = 10.0
     """Time a client has to send its request's head, the first after connecting, the next after an answer."""
     body_seconds: float = 30.0
@@ -50,6 +52,10 @@ class LogOptions:
     """Age at which a segment that is not full is written."""
     pending_bytes: int = 64 << 20
     """Bytes of requests and answers that may wait for the disk; beyond, rows are dropped and counted."""
+    sample: float = 1.0
+    """Share of the records that are kept; the metrics count all of them."""
+    input_bytes: int = 8 << 20
+    """Bytes of inputs a second and process; rows beyond are logged without their inputs, and counted."""
     keep_private: bool = False
     """Whether columns of privacy class `personal` or `sensitive` are logged."""
 

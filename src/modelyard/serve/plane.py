@@ -7,8 +7,10 @@ answering release, and what becomes of them is only logged.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections import deque
 from itertools import count
+from math import inf
 from typing import Protocol
 
 import msgspec
@@ -18,17 +20,21 @@ from modelyard.core.digest import Digest
 from modelyard.core.errors import ModelyardError, RequestError
 from modelyard.core.names import did_you_mean
 from modelyard.core.spec import Tensors
-from modelyard.serve.lane import Call
+from modelyard.serve.lane import Call, Run
 from modelyard.serve.metrics import Counter, Histogram, Metrics
 from modelyard.serve.pool import Served
 from modelyard.serve.record import Arm, Outcome, PredictionRecord
 from modelyard.serve.router import Chosen, Router
 
+UNSETTLED = 1_024
+"""Records that wait for the log's thread to count them; one more and the loop does it itself."""
+
 
 class Question(msgspec.Struct, frozen=True, gc=False):
     """A request as the plane takes it; the inputs must not be changed afterwards.
 
-    `started` is the clock's `monotonic` at the moment the request was complete.
+    `started` is the clock's `monotonic` at the moment the request was complete, `deadline` the moment
+    after which nobody waits for the answer any more.
     """
 
     endpoint: str
@@ -36,6 +42,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     inputs: Tensors
     rows: int
     started: float
+    deadline: float = inf
 
 
 class Answer(Protocol):
@@ -45,13 +52,12 @@ class Answer(Protocol):
 
 
 class Recorder(Protocol):
-    """Where records go. Called for every request; must be quick and must not raise."""
+    """Where records go. Called from any thread, one at a time; must be quick and must not raise."""
 
     def append(self, record: PredictionRecord) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Samples:
+class _Samples(msgspec.Struct):
     """The metrics of one release, arm and outcome, looked up once."""
 
     requests: Counter
@@ -59,8 +65,39 @@ class _Samples:
     seconds: Histogram
 
 
+class Account:
+    """The `lane.Sink` of one endpoint, release and arm: what was asked there and what became of it."""
+
+    __slots__ = ("_plane", "arm", "endpoint", "open", "served")
+
+    def __init__(self, plane: Plane, endpoint: str, served: Served, arm: Arm) -> None:
+        self._plane = plane
+        self.endpoint = endpoint
+        self.served = served
+        self.arm: Arm = arm
+        self.open = 0
+
+    def ran(self, run: Run) -> None:
+        calls = run.calls
+        self._close(len(calls))
+        self._plane.record(self, "ok" if run.error is None else "failed", calls, run)
+
+    def left(self, call: Call, *, late: bool) -> None:
+        self._close(1)
+        self._plane.lost(self, call, late=late)
+
+    def _close(self, calls: int) -> None:
+        self.open -= calls
+        if self.arm == "primary":
+            self._plane.open -= calls
+
+
 class Plane:
-    """Answers for the endpoints of a router. One for each process; used on the event loop's thread."""
+    """Answers for the endpoints of a router. One for each process; used on the event loop's thread.
+
+    What was answered is counted and logged later: by the log's thread, by whoever reads the metrics, or
+    here when much has gathered.
+    """
 
     def __init__(
         self,
@@ -76,102 +113,142 @@ class Plane:
         self._metrics = metrics
         self._recorder = recorder
         self._clock = clock
-        self._ids = (f"{name}-{number:x}" for number in count(1))
+        self._name = name
+        self._numbers = count(1)
         self._samples: dict[tuple[str, Digest, Arm, Outcome], _Samples] = {}
+        self._accounts: dict[tuple[str, Digest, Arm], Account] = {}
         self._shadows = shadows
-        self._shadowing = 0
+        self._unsettled: deque[PredictionRecord] = deque()
+        self._settling = threading.Lock()
         self.open = 0
         """Requests that wait for their answer."""
+        metrics.before(self.settle)
 
     def new_id(self) -> str:
         """An id that no other request of any process has."""
-        return next(self._ids)
+        return f"{self._name}-{next(self._numbers):x}"
 
-    def ask(self, question: Question, chosen: Chosen, answer: Answer) -> None:
-        """Asks the chosen release; `answer` is called later, never before this returns.
+    def ask(self, question: Question, chosen: Chosen, answer: Answer) -> Call:
+        """Asks the chosen release; `answer` is called once, maybe before this returns.
 
-        Raises `RequestError` (400) when the inputs do not fit the signature, naming the input, and (503)
-        when too many wait; `answer` is not called then.
+        Raises `RequestError` (400) when the inputs do not fit the signature, naming the input, (503) when
+        too many wait or the answer would come after the question's deadline, and (504) when that has
+        passed; `answer` is not called then. Of the call that is returned `gone` may be set to drop it.
         """
         served = chosen.answer
         check_inputs(served, question.inputs)
-
-        def done(outputs: Tensors | None, error: ModelyardError | None) -> None:
-            self.open -= 1
-            seconds = self._clock.monotonic() - question.started
-            answer(outputs, error)
-            self._record(
-                question, served, "ok" if error is None else "failed", seconds, outputs=outputs or {}
-            )
-
-        served.lane.submit(Call(question.inputs, question.rows, done))
+        if question.deadline < inf and question.deadline <= self._clock.monotonic():
+            raise RequestError("the deadline has passed", status=504, where=question.endpoint,
+                               rule="an answer within the client's timeout")  # fmt: skip
+        account = self._accounts.get((question.endpoint, served.digest, "primary"))
+        if account is None or account.served is not served:
+            account = self.account(question.endpoint, served)
+        call = Call(question.inputs, question.rows, answer, question.id, question.started,
+                    question.deadline, account)  # fmt: skip
         self.open += 1
+        account.open += 1
+        try:
+            served.lane.submit(call)
+        except BaseException:
+            self.open -= 1
+            account.open -= 1
+            raise
         for shadow in chosen.shadows:
             self._ask_shadow(question, shadow)
+        return call
 
     def reject(self, question: Question, served: Served) -> None:
         """Records that a request to an endpoint was refused before it reached the model."""
-        self._record(question, served, "rejected", self._clock.monotonic() - question.started)
+        account = self.account(question.endpoint, served)
+        self._note(account, "rejected", question)
+
+    def settle(self) -> None:
+        """Counts what was answered since the last time, and hands it to the recorder; from any thread."""
+        with self._settling:
+            unsettled = self._unsettled
+            while unsettled:
+                record = unsettled.popleft()
+                key = (record.endpoint, record.by.digest, record.arm, record.outcome)
+                samples = self._samples.get(key)
+                if samples is None:
+                    samples = self._samples[key] = self._new_samples(record)
+                samples.requests.add(len(record.ids))
+                samples.items.add(record.items)
+                samples.seconds.observe_all(record.latencies)
+                self._recorder.append(record)
+
+    def record(self, account: Account, outcome: Outcome, calls: list[Call], run: Run) -> None:
+        """Keeps what the log needs of a run; the calls, and with them their connections, are let go."""
+        clock = self._clock
+        if len(calls) == 1:
+            call = calls[0]
+            ids, rows, started = [call.id], [call.rows], [call.started]
+        else:
+            ids = [call.id for call in calls]
+            rows = [call.rows for call in calls]
+            started = [call.started for call in calls]
+        self._keep(
+            PredictionRecord(account.served, account.endpoint, account.arm, outcome, ids, rows, started,
+                             clock.monotonic(), clock.now(), run.items, run.inputs, run.outputs)
+        )  # fmt: skip
+
+    def lost(self, account: Account, call: Call, *, late: bool) -> None:
+        """Counts a call that never ran."""
+        self._metrics.shed.at(account.endpoint, "late" if late else "gone").add()
+
+    def _keep(self, record: PredictionRecord) -> None:
+        self._unsettled.append(record)
+        if len(self._unsettled) > UNSETTLED:
+            self.settle()
+
+    def account(self, endpoint: str, served: Served, arm: Arm = "primary") -> Account:
+        """Where calls of an endpoint to a release are accounted for: the `sink` of calls made elsewhere.
+
+        Whoever submits a call to the lane itself adds one to `Plane.open` and `Account.open` before.
+        """
+        key = (endpoint, served.digest, arm)
+        account = self._accounts.get(key)
+        if account is None or account.served is not served:
+            if len(self._accounts) > 16 + 6 * len(self.router.endpoints):
+                # Of what is served no more nothing is kept: a thousand swaps later there are as many.
+                self._accounts = {name: kept for name, kept in self._accounts.items() if kept.open}
+            account = self._accounts[key] = Account(self, endpoint, served, arm)
+        return account
 
     def _ask_shadow(self, question: Question, shadow: Served) -> None:
-        if self._shadowing >= self._shadows:
+        account = self.account(question.endpoint, shadow, "shadow")
+        if account.open >= self._shadows:
             self._metrics.shed.at(question.endpoint, "shadow").add()
             return
-        started = self._clock.monotonic()
-
-        def done(outputs: Tensors | None, error: ModelyardError | None) -> None:
-            self._shadowing -= 1
-            seconds = self._clock.monotonic() - started
-            outcome: Outcome = "ok" if error is None else "failed"
-            self._record(question, shadow, outcome, seconds, arm="shadow", outputs=outputs or {})
-
+        call = Call(
+            question.inputs, question.rows, _nobody, question.id, self._clock.monotonic(), inf, account
+        )
         try:
             check_inputs(shadow, question.inputs)
-            shadow.lane.submit(Call(question.inputs, question.rows, done))
-            self._shadowing += 1
+            account.open += 1
+            shadow.lane.behind(call)
         except RequestError:
-            self._record(question, shadow, "rejected", 0.0, arm="shadow")
+            account.open -= 1
+            self._note(account, "rejected", question)
 
-    def _record(
-        self,
-        question: Question,
-        served: Served,
-        outcome: Outcome,
-        seconds: float,
-        *,
-        arm: Arm = "primary",
-        outputs: Tensors | None = None,
-    ) -> None:
-        endpoint, rows = question.endpoint, question.rows
-        key = (endpoint, served.digest, arm, outcome)
-        samples = self._samples.get(key)
-        if samples is None:
-            samples = self._samples[key] = self._new_samples(endpoint, served, arm, outcome)
-        samples.requests.add()
-        samples.items.add(rows)
-        samples.seconds.observe(seconds)
-        self._recorder.append(
-            PredictionRecord(
-                question.id,
-                self._clock.now() - seconds,
-                served,
-                endpoint,
-                arm,
-                outcome,
-                seconds,
-                rows,
-                {} if outcome == "rejected" else question.inputs,
-                outputs or {},
-            )
-        )
+    def _note(self, account: Account, outcome: Outcome, question: Question) -> None:
+        self._keep(
+            PredictionRecord(account.served, account.endpoint, account.arm, outcome, [question.id],
+                             [question.rows], [question.started], self._clock.monotonic(),
+                             self._clock.now(), question.rows, {}, {})
+        )  # fmt: skip
 
-    def _new_samples(self, endpoint: str, served: Served, arm: Arm, outcome: Outcome) -> _Samples:
-        labels = (endpoint, served.digest, served.version, arm, outcome)
+    def _new_samples(self, record: PredictionRecord) -> _Samples:
+        labels = (record.endpoint, record.by.digest, record.by.version, record.arm, record.outcome)
         return _Samples(
             self._metrics.requests.at(*labels),
             self._metrics.items.at(*labels),
             self._metrics.seconds.at(*labels),
         )
+
+
+def _nobody(outputs: Tensors | None, error: ModelyardError | None) -> None:
+    """Nobody waits for a shadow's answer."""
 
 
 def check_inputs(served: Served, inputs: Tensors) -> None:

@@ -89,6 +89,8 @@ def make_ready(
         batchable=_independent(session, probe),
         run_seconds=metrics.run_seconds.at(endpoint, release.digest),
         batch_items=metrics.batch_items.at(endpoint, release.digest),
+        item_seconds=seconds,
+        wait=limits.wait_seconds,
     )
     return Served(
         digest=release.digest,

@@ -54,19 +54,39 @@ FORMAT = 1
 """Version of the rows, in each segment's metadata; raise it when a column changes its meaning."""
 
 
-class PredictionRecord(msgspec.Struct, frozen=True, gc=False):
-    """One request as the log takes it: all its items together, arrays and release by reference.
+class PredictionRecord(msgspec.Struct, gc=False):
+    """Requests that were answered together, as the log takes them: arrays and release by reference.
 
-    A rejected request has no inputs, and only an answered one has outputs.
+    `ids`, `rows` and `started` have one entry a request; the arrays hold the items of all of them, in
+    order. Rejected requests have no inputs, and only answered ones have outputs. `ended` and `started` are
+    the clock's `monotonic`, `time` is its `now` at `ended`.
     """
 
-    id: str
-    time: float
     by: ReleaseFacts
     endpoint: str
     arm: Arm
     outcome: Outcome
-    latency: float
-    rows: int
+    ids: list[str]
+    rows: list[int]
+    started: list[float]
+    ended: float
+    time: float
+    items: int
     inputs: Tensors
     outputs: Tensors
+
+    @property
+    def latencies(self) -> list[float]:
+        """Seconds of each request, from the moment it was complete to its answer."""
+        ended = self.ended
+        return [ended - started for started in self.started]
+
+    @property
+    def size(self) -> int:
+        """Bytes that the record keeps in memory, about."""
+        size = 256 + 192 * len(self.ids)
+        for values in self.inputs.values():
+            size += values.nbytes if values.dtype != object else 64 * values.size
+        for values in self.outputs.values():
+            size += values.nbytes
+        return size

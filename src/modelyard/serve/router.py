@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import msgspec
+
 from modelyard.core.digest import Digest
 from modelyard.core.errors import RequestError
 from modelyard.core.names import did_you_mean
 from modelyard.release.policy import Policy, Single, route
 from modelyard.serve.pool import Served
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """The release that answers one request, and those that are asked without being heard."""
+
+    answer: Served
+    shadows: tuple[Served, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,28 +30,20 @@ class Endpoint:
     generation: int
     policy: Policy
     releases: Mapping[Digest, Served]
-    only: Served | None = field(init=False)
-    """The release that answers everything, when there is no choice."""
+    only: Chosen | None = field(init=False)
+    """What answers everything, when there is no choice."""
 
     def __post_init__(self) -> None:
         missing = [digest for digest in self.policy.releases if digest not in self.releases]
         if missing:
             raise ValueError(f"the policy of {self.name} names releases that are not loaded: {missing}")
-        only = self.releases[self.policy.release] if isinstance(self.policy, Single) else None
+        only = Chosen(self.releases[self.policy.release]) if isinstance(self.policy, Single) else None
         object.__setattr__(self, "only", only)
 
     @property
     def champion(self) -> Served:
         """The release that stands for the endpoint in its metadata."""
         return self.releases[self.policy.champion]
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """The release that answers one request, and those that are asked without being heard."""
-
-    answer: Served
-    shadows: tuple[Served, ...] = ()
 
 
 class Router:
@@ -60,6 +61,16 @@ class Router:
     def swap(self, endpoint: Endpoint) -> None:
         """Serves an endpoint by a new policy from the next request on."""
         self._endpoints = MappingProxyType({**self._endpoints, endpoint.name: endpoint})
+
+    def drop(self, name: str) -> None:
+        """Serves an endpoint no more; requests that were taken are answered."""
+        self._endpoints = MappingProxyType(
+            {key: kept for key, kept in self._endpoints.items() if key != name}
+        )
+
+    def expect(self, names: tuple[str, ...]) -> None:
+        """From now on these are the endpoints that are served or will be."""
+        self._expected = frozenset(names)
 
     def endpoint(self, name: str) -> Endpoint:
         """The endpoint of that name; raises `RequestError` 404 with the nearest name, 503 while it loads."""
@@ -80,7 +91,7 @@ class Router:
         if version is not None:
             return Chosen(self.version(endpoint, version))
         if endpoint.only is not None:
-            return Chosen(endpoint.only)
+            return endpoint.only
         chosen = route(endpoint.policy, key)
         return Chosen(
             endpoint.releases[chosen.answer], tuple(endpoint.releases[digest] for digest in chosen.shadows)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,33 +19,38 @@ from modelyard.serve.record import FORMAT, PredictionRecord, ReleaseFacts
 PRIVATE = ("personal", "sensitive")
 _META = {b"modelyard.predictions": str(FORMAT).encode()}
 _TIME = pa.timestamp("us", tz="UTC")
+_REPEATED = ("endpoint", "release", "version", "arm", "outcome", "label")
 
 
 def table_of_records(
     records: Sequence[PredictionRecord], contract: LiveContract, *, keep_private: bool
 ) -> tuple[pa.Table, tuple[Breach, ...]]:
-    """Records of one release as rows, an item each, and what they broke of the contract.
+    """Records of one release, arm and outcome as rows, an item each, and what they broke of the contract.
 
     All records must have inputs, or none of them; the same holds for outputs.
     """
-    release = records[0].by
-    counts = [record.rows for record in records]
-    rows = sum(counts)
+    first = records[0]
+    release = first.by
+    counts = [count for record in records for count in record.rows]
+    rows = sum(record.items for record in records)
     inputs = _joined([record.inputs for record in records])
     breaches = contract.breaches(inputs) if inputs else ()
+    latencies = np.array([latency for record in records for latency in record.latencies])
+    each = [len(record.ids) for record in records]
+    times = np.repeat(np.array([record.time for record in records]), each) - latencies
+    ids = [identity for record in records for identity in record.ids]
+    if rows != len(ids):
+        ids = [item for identity, n in zip(ids, counts, strict=True) for item in item_ids(identity, n)]
+        latencies, times = np.repeat(latencies, counts), np.repeat(times, counts)
     columns: dict[str, pa.Array] = {
-        "id": pa.array(
-            [item for record in records for item in item_ids(record.id, record.rows)], pa.string()
-        ),
-        "time": pa.array(_spread([int(record.time * 1e6) for record in records], counts), pa.int64()).cast(
-            _TIME
-        ),
-        "endpoint": _same(records[0].endpoint, rows),
+        "id": pa.array(ids, pa.string()),
+        "time": pa.array((times * 1e6).astype(np.int64)).view(_TIME),
+        "endpoint": _same(first.endpoint, rows),
         "release": _same(release.digest, rows),
         "version": _same(release.version, rows),
-        "arm": _texts([record.arm for record in records], counts),
-        "outcome": _texts([record.outcome for record in records], counts),
-        "latency": pa.array(_spread([record.latency for record in records], counts), pa.float64()),
+        "arm": _same(first.arm, rows),
+        "outcome": _same(first.outcome, rows),
+        "latency": pa.array(latencies),
         "breaches": _breach_lists(inputs, rows, contract, breaches),
     }
     if inputs:
@@ -61,11 +65,35 @@ def write_segment(path: Path, table: pa.Table) -> None:
     """Writes a segment; a reader, or a kill at any moment, sees the whole of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    repeated = [field.name for field in table.schema if field.name in _REPEATED]
     try:
-        pq.write_table(table, part, compression="zstd", compression_level=1)
+        # Measured numbers hardly repeat and hardly shrink: looking for both cost most of the writing.
+        pq.write_table(
+            table,
+            part,
+            compression={name: _codec(name, kind) for name, kind in _leaves(table.schema)},
+            compression_level=None,
+            use_dictionary=repeated,
+            write_statistics=["time"],
+        )
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _leaves(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
+    """The columns by the names that Parquet gives them, lists by that of their elements."""
+    found = []
+    for field in schema:
+        name, kind = field.name, field.type
+        while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
+            name, kind = f"{name}.list.element", kind.value_type
+        found.append((name, kind))
+    return found
+
+
+def _codec(name: str, kind: pa.DataType) -> str:
+    return "none" if pa.types.is_floating(kind) or name == "time" else "snappy"
 
 
 def _joined(parts: Sequence[Tensors]) -> Tensors:
@@ -76,16 +104,8 @@ def _joined(parts: Sequence[Tensors]) -> Tensors:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _spread(values: Sequence[float], counts: Sequence[int]) -> npt.NDArray[np.generic]:
-    return np.repeat(np.asarray(values), counts)
-
-
 def _same(text: str, rows: int) -> pa.Array:
     return pa.repeat(pa.scalar(text, pa.string()), rows)
-
-
-def _texts(values: Sequence[str], counts: Sequence[int]) -> pa.Array:
-    return pa.array([value for value, count in zip(values, counts, strict=True) for _ in range(count)])
 
 
 def _inputs(inputs: Tensors, release: ReleaseFacts, *, keep_private: bool) -> dict[str, pa.Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ class ManualExecutor:
         self.work: list[Callable[[], None]] = []
         self.soon: Callable[[Callable[[], None]], object] = self.work.append
 
-    def offload(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+    def offload(
+        self, work: Callable[[], Any], done: Callable[[Any], None], *, owner: object = None, cost: float = 0.0
+    ) -> None:
         self.work.append(lambda: done(work()))
 
     def run(self, steps: int = -1) -> None:
@@ -71,11 +74,15 @@ class Bench:
         self.records = Records()
 
     def lane(self, session: Any, *, inline: bool = True, batch: int = 64, room: int = 1_000,
-             batchable: bool = True) -> Lane:  # fmt: skip
-        return Lane(
+             batchable: bool = True, wait: float = inf) -> Lane:  # fmt: skip
+        lane = Lane(
             session, self.executor, batch=batch, room=room, inline=inline, batchable=batchable,
-            run_seconds=Histogram(), batch_items=Histogram(),
+            run_seconds=Histogram(), batch_items=Histogram(), item_seconds=1e-5, wait=wait,
+            monotonic=self.clock.monotonic,
         )  # fmt: skip
+        # As if a call had just come: what is asked now gathers until the executor runs.
+        lane._last = self.clock.monotonic()
+        return lane
 
     def served(self, digit: str = "a", version: str = "1", session: Any = None, **options: Any) -> Served:
         session = session or TripleSession()

@@ -44,7 +44,7 @@ def record(identity: str, *ages: float, outcome: Any = "ok", time: float = 50.0)
     }
     outputs = {"probabilities": np.array([[0.25, 0.75]] * rows, np.float32)}
     return PredictionRecord(
-        identity, time, RELEASE, "e", "primary", outcome, 0.01, rows or 1,
+        RELEASE, "e", "primary", outcome, [identity], [rows or 1], [0.0], 0.0, time, rows or 1,
         {} if outcome == "rejected" else inputs, outputs if outcome == "ok" else {},
     )  # fmt: skip
 

@@ -1,0 +1,121 @@
+"""The ordinary request of the Open Inference Protocol, read and written without a Python object a number.
+
+An ordinary body is `{"inputs": [{name, shape, datatype, data}, ...]}`, maybe with an `id`: flat lists of
+numbers, no parameters, nothing twice. Whatever else it is, `PlainReader.read` says `None` and the careful
+codec reads it or refuses it. simdjson puts the numbers straight into an array; without it, orjson does
+the work by way of lists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+
+from modelyard.core.spec import Tensors, TensorSpec
+from modelyard.serve.answered import Answered
+from modelyard.serve.codec.inference import MAX_ID, Asked
+
+try:
+    import simdjson
+except ImportError:  # an accelerator: what it reads, the careful codec reads too.
+    simdjson = None  # type: ignore[assignment,unused-ignore]
+
+_KINDS = {"FP32": "d", "FP64": "d", "INT64": "i"}
+
+
+class PlainReader:
+    """Reads ordinary bodies, one at a time; `elements` and `rows` bound a tensor and a request."""
+
+    def __init__(self, *, elements: int, rows: int) -> None:
+        self._elements = elements
+        self._rows = rows
+        self._parser: Any = None if simdjson is None else simdjson.Parser()
+
+    def read(self, body: bytes) -> Asked | None:
+        """The request, or `None` when it wants a closer look."""
+        if self._parser is None:
+            return None
+        try:
+            return self._read(body)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeWarning):
+            return None
+        except RuntimeError:  # somebody still holds a part of an earlier document.
+            self._parser = simdjson.Parser()
+            return None
+
+    def _read(self, body: bytes) -> Asked | None:
+        head = self._parser.parse(body)
+        listed = head["inputs"]
+        identity = ""
+        if len(head) != 1:
+            identity = head["id"]
+            if len(head) != 2 or type(identity) is not str or len(identity) > MAX_ID:
+                return None
+        tensors = len(listed)
+        # One bracket for the inputs, two for each tensor: nothing is nested, and no list hides in a list.
+        if body.count(b"[") != 1 + 2 * tensors:
+            return None
+        inputs: Tensors = {}
+        items = -1
+        for tensor in listed:
+            name, datatype = tensor["name"], tensor["datatype"]
+            shape = tensor["shape"].as_list()
+            if len(tensor) != 4 or name in inputs or not name:
+                return None
+            values = self._values(tensor["data"].as_buffer(of_type=_KINDS[datatype]), datatype, shape)
+            if values is None or items not in (-1, len(values)):
+                return None
+            inputs[name] = values
+            items = len(values)
+        if not 1 <= items <= self._rows:
+            return None
+        return Asked(identity, inputs, items, None, False, identity)
+
+    def _values(self, buffer: Any, datatype: str, shape: list[Any]) -> np.ndarray | None:
+        count = 1
+        for size in shape:
+            if type(size) is not int or size < 1:
+                return None
+            count *= size
+        if not 1 <= len(shape) <= 16 or count > self._elements:
+            return None
+        if datatype == "INT64":
+            values: Any = np.frombuffer(buffer, np.int64)
+        else:
+            values = np.frombuffer(buffer, np.float64)
+            if datatype == "FP32":
+                values = values.astype(np.float32)
+        if values.size != count:
+            return None
+        result: np.ndarray = values.reshape(shape)
+        return result
+
+
+class PlainWriter:
+    """Writes the ordinary answer of one release at one endpoint: all outputs, as JSON."""
+
+    def __init__(self, endpoint: str, version: str, outputs: tuple[TensorSpec, ...]) -> None:
+        facts = {"model_name": endpoint, "model_version": version}
+        self._head = orjson.dumps(facts)[:-1] + b',"id":'
+        self._outputs: list[tuple[str, bytes, bytes]] | None = []
+        for spec in outputs:
+            if spec.datatype not in ("FP32", "FP64") or len(spec.shape) != 2 or spec.shape[1] < 1:
+                self._outputs = None
+                return
+            described = orjson.dumps({"name": spec.name, "datatype": spec.datatype})[:-1] + b',"shape":['
+            self._outputs.append((spec.name, described, b",%d]" % spec.shape[1] + b',"data":'))
+
+    @property
+    def able(self) -> bool:
+        """Whether the outputs are all of floats `[N, K]`; of others the careful codec writes the answer."""
+        return self._outputs is not None
+
+    def write(self, identity: str, rows: int, outputs: Answered) -> bytes:
+        """The body of an answer."""
+        parts = [self._head, orjson.dumps(identity), b',"outputs":[']
+        for name, described, width in self._outputs or ():
+            parts += (described, b"%d" % rows, width, outputs.text(name, rows), b"},")
+        parts[-1] = b"}]}"
+        return b"".join(parts)
