@@ -65,8 +65,8 @@ def compress(
     every candidate, and the model itself, is also judged on those ("NAME@ENGINE"). The best is the one whose
     speed-up is surest (its interval's lower end), or the smallest with `goal="size"`. A pass that raises, or
     does not apply, is a refusal that says so. `budget` is the seconds of timing in all. The model given is
-    not changed. Raises `ModelyardError` for a pass that is not known, `MissingExtra` for an engine that is not
-    installed, otherwise as `judge` does.
+    not changed. Raises `ModelyardError` for a pass that is not known, `MissingExtra` for an engine that is
+    not installed, otherwise as `judge` does.
     """
     candidates = [chain for name in passes for chain in _chains(name, trainable)]
     home = OnnxRuntime() if runtime is None else runtime

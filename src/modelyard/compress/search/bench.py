@@ -208,7 +208,7 @@ class Bench:
         wanted, one = (self._original.output,), self._one
         return speedup(
             lambda: self._home.run(one, wanted), lambda: session.run(one, wanted), pairs=60,
-            budget_seconds=_GLANCE, confidence=0.99, seed=self._seed, of="a glance",
+            budget_seconds=min(_GLANCE, self._bar.seconds), confidence=0.99, seed=self._seed, of="a glance",
         )  # fmt: skip
 
     def _beaten(self, start: Point, glance: Measurement, rivals: list[Point]) -> Point | None:
@@ -244,7 +244,10 @@ class Bench:
         repeats = int(min(400, max(30, 0.5 / max(self._clock.monotonic() - once, 1e-6))))
         median, tail = latency(lambda: session.run(one, wanted), repeats=repeats)
         rate = throughput(
-            lambda: session.run(many, wanted), rows, budget_seconds=0.2, of=f"batches of {rows}"
+            lambda: session.run(many, wanted),
+            rows,
+            budget_seconds=min(0.2, self._bar.seconds),
+            of=f"batches of {rows}",
         )
         return {
             "latency_p50": median,

@@ -49,16 +49,18 @@ def search_plans(
     slices: Mapping[str, Array] | None = None, limits: Limits | None = None,
     goals: Sequence[Requirement] = (),
     objectives: Sequence[str] = _WEIGHED, budget: float = BUDGET, trials: int | None = None, seed: int = 0,
-    sampler: str = "tpe", mixing: bool = False, progress: Progress = quiet, clock: Clock = SYSTEM_CLOCK,
+    sampler: str = "tpe", mixing: bool = False, seconds: float = 1.5, progress: Progress = quiet,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Found:  # fmt: skip
     """Tries plans of a space until the budget (seconds, of all runs of this search together), the number of
     trials or the space is used up, and chooses among what the gate accepted.
 
     Every plan is held against the `limits` before it is trained or timed (by its sketch where it trains),
-    then answers a few rows, all rows, a glance at the clock, and only then is measured in full; it ends at
-    the first test that shows it to be no use. Each tried plan is a trial in the records' database and its
-    model an object of the store: after an end of any kind the same call goes on from there. The search
-    belongs to this model, these rows, this bar, space, seed and kind of machine; a change begins anew.
+    then answers a few rows, all rows, a glance at the clock, and only then is measured in full, in pairs for
+    `seconds`; it ends at the first test that shows it to be no use. Each tried plan is a trial in the
+    records' database and its model an object of the store: after an end of any kind the same call goes on
+    from there. The search belongs to this model, these rows, this bar, space, seed and kind of machine; a
+    change begins anew.
 
     The chosen plan is the best accepted one that meets the `goals` (requirements on what was measured), after
     its leaders were timed once more on fresh pairs, so that a lucky look does not choose. When nothing is
@@ -66,7 +68,7 @@ def search_plans(
     Optuna) that is not installed, `StoreError` when the database is lost.
     """
     _check(objectives, sampler)
-    bar = Bar(metric, margin, goal, dict(slices or {}), limits or Limits(), mixing)
+    bar = Bar(metric, margin, goal, dict(slices or {}), limits or Limits(), mixing, seconds=seconds)
     identity = _identity(model, space, calibration, held, bar, tuple(goals), tuple(objectives), seed, sampler)
     title = f"compress {name}@{identity}"
     bench = Bench(model, calibration, held, space, bar, seed, clock)
