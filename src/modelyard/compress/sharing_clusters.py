@@ -15,7 +15,7 @@ def clusters(values: Array, count: int, *, rounds: int = 50) -> Array:
 
     Started evenly between the least and the greatest value, which keeps the few large weights
     (Han, Mao and Dally 2016, arXiv:1510.00149, section 3.2). Exact zeros, where there are any, keep a centre
-    at zero of their own. A centre that loses all its values is dropped.
+    at zero of their own. A centre that loses all its values moves into the cluster of largest error.
 
     >>> clusters(np.array([0.0, 0.0, 1.0, 1.2, 5.0], np.float32), 3).tolist()
     [0.0, 1.100000023841858, 5.0]
@@ -33,9 +33,10 @@ def clusters(values: Array, count: int, *, rounds: int = 50) -> Array:
 
 
 def _lloyd(ordered: Array, count: int, rounds: int) -> Array:
-    """In one dimension a cluster is an interval, so a round is one search and two differences of sums."""
+    """In one dimension a cluster is an interval, so a round is one search and differences of running sums."""
     centres = np.linspace(ordered[0], ordered[-1], count)
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    squares = np.concatenate([[0.0], np.cumsum(np.square(ordered))])
     for _ in range(rounds):
         cuts = np.searchsorted(ordered, (centres[1:] + centres[:-1]) / 2)
         edges = np.concatenate([[0], cuts, [len(ordered)]])
@@ -44,6 +45,13 @@ def _lloyd(ordered: Array, count: int, rounds: int) -> Array:
         means: Array = np.diff(sums[edges])[used] / counts[used]
         if len(means) == len(centres) and np.allclose(means, centres, rtol=1e-9, atol=0):
             return means
+        lost = len(centres) - len(means)
+        if lost:
+            # A centre without values helps the cluster with the largest error instead.
+            errors = np.diff(squares[edges])[used] - counts[used] * np.square(means)
+            worst = np.argsort(-errors, kind="stable")[:lost]
+            spread = np.sqrt(np.maximum(errors[worst], 0.0) / counts[used][worst])
+            means = np.sort(np.concatenate([means, means[worst] + spread]))
         centres = means
     return centres
 

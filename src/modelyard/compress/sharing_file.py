@@ -31,7 +31,7 @@ that it gives, then
 
 A *coding*: u8 bytes an element (1, 2, 4 or 8), u16 number of values (1 to 256), the values as unsigned
 integers in rising order, their code lengths (u8, 1 to 16), u64 number of symbols, a *stream*. A *stream*: u16
-bytes of each lane of 4,096 symbols, then the lanes, codes canonical, highest bit first."""
+bytes of each lane of 512 symbols, then the lanes, codes canonical, highest bit first."""
 
 MAGIC = b"MYSHARE\0"
 LARGEST = 1 << 30
@@ -58,7 +58,7 @@ def pack(onnx: bytes) -> bytes:
             parts += [_literal(onnx[done:place])] if place > done else []
             parts.append(coded)
             done = place + len(raw)
-    if done < len(onnx) or not parts:
+    if done < len(onnx):
         parts.append(_literal(onnx[done:]))
     head = _HEAD.pack(MAGIC, FORMAT, len(onnx), hashlib.sha256(onnx).digest(), len(parts))
     return head + b"".join(parts)

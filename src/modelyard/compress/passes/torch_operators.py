@@ -163,8 +163,8 @@ def _slice(values: Values, attributes: Attributes) -> Tensor:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step < 1:
             raise CompressError("a slice that runs backwards cannot be trained", value=step)
-        places = torch.arange(x.shape[axis])[slice(start, end, step)]
-        x = x.index_select(axis, places)
+        places = range(x.shape[axis])[slice(start, end, step)]
+        x = x.index_select(axis, torch.tensor(list(places), dtype=torch.int64))
     return torch.as_tensor(x)
 
 
