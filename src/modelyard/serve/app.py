@@ -3,68 +3,76 @@
 POST /v2/models/{endpoint}[/versions/{v}]/infer    Open Inference Protocol v2, JSON and binary tensors
 GET  /v2/models/{endpoint}[/versions/{v}][/ready]  metadata, readiness
 GET  /v2, /v2/health/live, /v2/health/ready, /v2/health
+POST /v2/repository/index, /v2/repository/models/{endpoint}/load, .../unload
 POST /predict/{endpoint}                           plain rows
 POST /feedback/{endpoint}                          the right answers, by prediction id
-GET  /metrics                                      Prometheus text
+GET  /metrics, /openapi.json                       Prometheus text, OpenAPI 3.1
+and what the dialects take. Who may ask for what stands in `access_rules`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 import orjson
 
 from modelyard.core.clock import Clock
 from modelyard.core.errors import ModelyardError, RequestError
 from modelyard.core.spec import Tensors
-from modelyard.data.rows import from_rows
-from modelyard.serve.codec.inference import read_request, write_answer, write_error, write_metadata
-from modelyard.serve.codec.rows import read_rows, write_rows
+from modelyard.serve.access.guard import Guard
+from modelyard.serve.access_rules import check_origin, role_of
+from modelyard.serve.codec.document import read_object
+from modelyard.serve.codec.inference import read_request, write_answer, write_error
+from modelyard.serve.describe import Describer
+from modelyard.serve.dialect import Ask, Dialect, Read
+from modelyard.serve.encoding import SMALLEST, accepted, check_encoding, pack, unpack
+from modelyard.serve.exchange import BINARY_TYPE, JSON_TYPE, Exchange, Headers, Reply, Written
+from modelyard.serve.express import Express
 from modelyard.serve.feedback import append_feedback, parse_feedback
 from modelyard.serve.health import Health
-from modelyard.serve.lane import Executor
+from modelyard.serve.lane import Call, Executor
 from modelyard.serve.metrics import Counter, Metrics
 from modelyard.serve.options import Limits
 from modelyard.serve.plane import Answer, Plane, Question, check_outputs
 from modelyard.serve.pool import Served
 from modelyard.serve.recent import Recent
 from modelyard.serve.router import Endpoint
+from modelyard.serve.rows_dialect import speak_rows
+from modelyard.serve.watch import Watch, Watched
 
-JSON_TYPE = "application/json"
-BINARY_TYPE = "application/octet-stream"
-TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HEADER_LENGTH = "inference-header-content-length"
+TIMEOUT = "x-request-timeout-ms"
+UNUSUAL = ("content-encoding", HEADER_LENGTH, "accept-encoding", "traceparent", TIMEOUT)
+"""Headers that keep a request from the short way, which does not heed them."""
 
-PLATFORM = "onnxruntime_onnx"
-EXTENSIONS = ("binary_tensor_data",)
+LONGEST_MS = 86_400_000
+"""Longest timeout that a client may name: a day."""
+CROWD = 64
+"""When so many items wait, it is worth knowing whether a client is still there."""
 
+_INLINE = 1 << 16
 _LOG = logging.getLogger("modelyard.serve")
 
-Headers = Callable[[str], str | None]
-"""The value of a request header by its lower-case name."""
 
+class Repository(Protocol):
+    """What loads and unloads endpoints; raises `RequestError` when that is not to be."""
 
-class Reply(Protocol):
-    """Takes a request's one reply; called on the event loop's thread, maybe after `handle` has returned."""
+    def load(self, name: str) -> Awaitable[None]: ...
 
-    def __call__(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
-
-
-class Exchange(msgspec.Struct, frozen=True, gc=False):
-    """One request under way: what came, since when (monotonic), and where the reply goes."""
-
-    headers: Headers
-    body: bytes
-    started: float
-    reply: Reply
+    def unload(self, name: str) -> Awaitable[None]: ...
 
 
 class App:
-    """Answers requests by asking the plane. Never raises for what a client sent."""
+    """Answers requests by asking the plane. Never raises for what a client sent.
+
+    With a `guard` the door calls `admit` before it reads a body. Without one whoever reaches the process
+    may ask for anything.
+    """
 
     def __init__(
         self,
@@ -77,67 +85,162 @@ class App:
         state: Path,
         limits: Limits,
         version: str,
+        guard: Guard | None = None,
+        repository: Repository | None = None,
+        watch: Watch | None = None,
+        dialects: Sequence[Dialect] = (),
     ) -> None:
         self._plane = plane
         self._router = plane.router
-        self._health = health
         self._metrics = metrics
         self._executor = executor
         self._clock = clock
         self._state = state
         self._limits = limits
-        self._version = version
+        self._guard = guard
+        self._repository = repository
+        self._watch = watch or Watch(clock)
+        self._dialects = tuple(dialects)
+        self._describer = Describer(
+            self._router, health, metrics, version=version, limits=limits, guarded=guard is not None
+        )
         self._recent = Recent()
         self._statuses: dict[int, Counter] = {}
+        self._changes: set[asyncio.Task[None]] = set()
+        self._express = Express(
+            plane, metrics, clock, self, recent=self._recent, limits=limits, unusual=UNUSUAL
+        )
+        self.guarded = guard is not None
+        """Whether `admit` has to be asked."""
 
-    def handle(self, method: str, path: str, headers: Headers, body: bytes, reply: Reply) -> None:
-        """Answers one request through `reply`, at once or when the model has run."""
+    def seen(self, identity: str) -> None:
+        """Remembers the id of a request that another door answers, for its feedback."""
+        self._recent.add(identity)
+
+    def admit(self, method: str, path: str, headers: Headers) -> None:
+        """Raises `RequestError` 401, 403 or 429 for a request that may not be made; no body is needed."""
+        if self._guard is not None:
+            needed = role_of(method, path)
+            if needed != "open":
+                self._guard.allow(headers("authorization"), None if needed == "any" else needed)
+
+    def handle(self, method: str, path: str, headers: Headers, body: bytes, reply: Reply) -> Call | None:
+        """Answers one request through `reply`, at once or when the model has run.
+
+        Returns the call of a request that will wait: its `gone` drops it when the client has left.
+        """
         try:
-            self._dispatch(method, path.split("/"), Exchange(headers, body, self._clock.monotonic(), reply))
+            if method == "POST" and not self._watch.all and self._express.take(path, headers, body, reply):
+                return None
+            reply = self._watch.over(method, path, headers, reply)
+            exchange = Exchange(headers, body, self._clock.monotonic(), reply)
+            packed = headers("content-encoding")
+            encoding = None if packed is None else check_encoding(packed)
+            parts = path.split("/")
+            if encoding is None:
+                return self._dispatch(method, parts, exchange)
+            limits = self._limits
+
+            def plain() -> bytes:
+                return unpack(body, encoding, limit=limits.body, ratio=limits.ratio)
+
+            if len(body) <= _INLINE:
+                return self._dispatch(method, parts, Exchange(headers, plain(), exchange.started, reply))
+            self._later(plain, method, parts, exchange)
         except RequestError as error:
             self.refuse(error, reply)
         except Exception as error:  # a bug must cost one request, not the process.
             self._bug(error, reply)
+        return None
 
     def refuse(self, error: RequestError, reply: Reply) -> None:
         """Replies with a refusal: the protocol's error object and the error's status."""
         extra = []
         if error.retry_after is not None:
             extra.append(("retry-after", str(max(1, round(error.retry_after)))))
+        if error.status == 405 and error.rule is not None:
+            extra.append(("allow", error.rule.replace(" or ", ", ")))
+        if error.status == 401:
+            extra.append(("www-authenticate", "Bearer"))
         self._send(reply, error.status, JSON_TYPE, write_error(error), extra)
 
-    def _dispatch(self, method: str, parts: list[str], exchange: Exchange) -> None:
+    def _later(self, plain: Callable[[], bytes], method: str, parts: list[str], exchange: Exchange) -> None:
+        """Unpacks a large body in a thread, then goes on."""
+        reply = exchange.reply
+
+        def work() -> bytes | RequestError:
+            try:
+                return plain()
+            except RequestError as error:
+                return error
+
+        def done(result: bytes | RequestError) -> None:
+            try:
+                if isinstance(result, RequestError):
+                    self.refuse(result, reply)
+                else:
+                    self._dispatch(method, parts, Exchange(exchange.headers, result, exchange.started, reply))
+            except RequestError as error:
+                self.refuse(error, reply)
+            except Exception as error:  # as in `handle`
+                self._bug(error, reply)
+
+        self._executor.offload(work, done)
+
+    def _dispatch(self, method: str, parts: list[str], exchange: Exchange) -> Call | None:
         match parts:
             case ["", "v2", "models", name, "infer"]:
                 _only(method, "POST")
-                self._infer(name, None, exchange)
+                return self._infer(name, None, exchange)
             case ["", "predict", name]:
                 _only(method, "POST")
-                self._predict(name, exchange)
+                return self._ask(name, None, speak_rows, exchange)
             case ["", "v2", "models", name, "versions", version, "infer"]:
                 _only(method, "POST")
-                self._infer(name, version, exchange)
+                return self._infer(name, version, exchange)
             case ["", "feedback", name]:
                 _only(method, "POST")
                 self._feedback(name, exchange)
+            case ["", "v2", "repository", "index"]:
+                _only(method, "POST")
+                self._write(exchange, 200, Written(self._describer.index(exchange.body)))
+            case ["", "v2", "repository", "models", name, ("load" | "unload") as change]:
+                _only(method, "POST")
+                self._operate(name, change == "load", exchange)
             case _:
-                _only(method, "GET", "HEAD")
-                self._describe(parts, exchange.reply)
+                return self._other(method, parts, exchange)
+        return None
 
-    def _infer(self, name: str, version: str | None, exchange: Exchange) -> None:
+    def _other(self, method: str, parts: list[str], exchange: Exchange) -> Call | None:
+        """A dialect's request, or a question about the service."""
+        for dialect in self._dialects:
+            wanted = dialect.route(method, parts, exchange.headers, self._router.endpoints)
+            if isinstance(wanted, Ask):
+                return self._ask(wanted.endpoint, wanted.version, wanted.read, exchange)
+            if wanted is not None:
+                endpoint = self._router.endpoint(wanted.endpoint)
+                version = wanted.version
+                served = endpoint.champion if version is None else self._router.version(endpoint, version)
+                self._write(exchange, 200, wanted.write(endpoint, served))
+                return None
+        _only(method, "GET", "HEAD")
+        status, written = self._describer.tell(parts)
+        self._write(exchange, status, written)
+        return None
+
+    def _infer(self, name: str, version: str | None, exchange: Exchange) -> Call | None:
         endpoint = self._router.endpoint(name)
-        reply = exchange.reply
         identity = ""
         try:
-            _plain(exchange.headers)
             length = exchange.headers(HEADER_LENGTH)
             asked = read_request(
                 exchange.body,
-                None if length is None else _whole(length, HEADER_LENGTH),
+                None if length is None else _whole(length, "Inference-Header-Content-Length"),
                 elements=self._limits.elements,
                 rows=self._limits.rows,
             )
             identity = asked.id or self._plane.new_id()
+            deadline = _deadline(exchange, asked.timeout)
             chosen = self._router.choose(endpoint, asked.key or identity, version)
             served, wanted, binary = chosen.answer, asked.outputs, asked.binary
             if wanted:
@@ -148,40 +251,43 @@ class App:
                     name, served.version, identity, outputs, wanted=wanted, binary=binary
                 )
                 if head is None:
-                    self._send(reply, 200, JSON_TYPE, data)
+                    self._write(exchange, 200, Written(data))
                 else:
-                    self._send(reply, 200, BINARY_TYPE, data, [(HEADER_LENGTH, str(head))])
+                    length = ("inference-header-content-length", str(head))
+                    self._write(exchange, 200, Written(data, BINARY_TYPE, (length,)))
 
-            question = Question(name, identity, asked.inputs, asked.rows, exchange.started)
-            self._plane.ask(question, chosen, self._answering(reply, write))
+            question = Question(name, identity, asked.inputs, asked.rows, exchange.started, deadline)
+            self._note(exchange, name, identity, served)
+            call = self._plane.ask(question, chosen, self._answering(exchange.reply, write))
         except RequestError as error:
             self._rejected(endpoint, identity, exchange.started, error)
             raise
         self._recent.add(identity)
+        return _waits(served, call)
 
-    def _predict(self, name: str, exchange: Exchange) -> None:
+    def _ask(self, name: str, version: str | None, read: Read, exchange: Exchange) -> Call | None:
+        """As `_infer`, for all other protocols: their tensors may depend on the release that answers."""
         endpoint = self._router.endpoint(name)
         identity = ""
         try:
-            _plain(exchange.headers)
-            asked = read_rows(exchange.body, limit=self._limits.rows)
+            asked = read(exchange.body, exchange.headers, self._limits)
             identity = asked.id or self._plane.new_id()
-            chosen = self._router.choose(endpoint, asked.key or identity)
+            deadline = _deadline(exchange, None)
+            chosen = self._router.choose(endpoint, asked.key or identity, version)
             served = chosen.answer
-            inputs = from_rows(asked.rows, served.contract)
+            inputs, rows = asked.tensors(served)
 
             def write(outputs: Tensors) -> None:
-                data = write_rows(
-                    name, served.digest, served.version, identity, outputs, labels=served.labels
-                )
-                self._send(exchange.reply, 200, JSON_TYPE, data)
+                self._write(exchange, 200, asked.write(name, served, identity, outputs))
 
-            question = Question(name, identity, inputs, len(asked.rows), exchange.started)
-            self._plane.ask(question, chosen, self._answering(exchange.reply, write))
+            question = Question(name, identity, inputs, rows, exchange.started, deadline)
+            self._note(exchange, name, identity, served)
+            call = self._plane.ask(question, chosen, self._answering(exchange.reply, write))
         except RequestError as error:
             self._rejected(endpoint, identity, exchange.started, error)
             raise
         self._recent.add(identity)
+        return _waits(served, call)
 
     def _answering(self, reply: Reply, write: Callable[[Tensors], None]) -> Answer:
         """The plane's callback: writes the answer, or the refusal; never raises."""
@@ -199,6 +305,7 @@ class App:
 
     def _feedback(self, name: str, exchange: Exchange) -> None:
         reply = exchange.reply
+        check_origin(exchange.headers)
         endpoint = self._router.endpoint(name)
         items = parse_feedback(exchange.body, endpoint.champion.labels)
         known = sum(item.id in self._recent for item in items)
@@ -221,56 +328,56 @@ class App:
 
         self._executor.offload(store, stored)
 
-    def _describe(self, parts: list[str], reply: Reply) -> None:
-        match parts:
-            case ["", "metrics"]:
-                for served in self._served():
-                    self._metrics.waiting.at(served.digest).set(served.lane.waiting)
-                self._send(reply, 200, TEXT_TYPE, self._metrics.text())
-            case ["", "v2"]:
-                server = {"name": "modelyard", "version": self._version, "extensions": EXTENSIONS}
-                self._send(reply, 200, JSON_TYPE, orjson.dumps(server))
-            case ["", "v2", "health"]:
-                self._send(reply, 200, JSON_TYPE, orjson.dumps(self._health.report()))
-            case ["", "v2", "health", "live"]:
-                self._send(reply, 200, JSON_TYPE, b'{"live":true}')
-            case ["", "v2", "health", "ready"]:
-                report = orjson.dumps(self._health.report())
-                self._send(reply, 200 if self._health.ready else 503, JSON_TYPE, report)
-            case ["", "v2", "models", name, "ready"] | ["", "v2", "models", name, "versions", _, "ready"]:
-                endpoint = self._router.endpoint(name)
-                if len(parts) > 5:
-                    self._router.version(endpoint, parts[5])
-                ready = self._health.endpoint_ready(name)
-                self._send(
-                    reply, 200 if ready else 503, JSON_TYPE, orjson.dumps({"name": name, "ready": ready})
-                )
-            case ["", "v2", "models", name] | ["", "v2", "models", name, "versions", _]:
-                self._send(reply, 200, JSON_TYPE, self._metadata(name, parts[5] if len(parts) > 5 else None))
-            case _:
-                raise RequestError("there is nothing here", status=404, value="/".join(parts)[:200],
-                                   fix="see /v2, /v2/models/NAME, /predict/NAME, /metrics")  # fmt: skip
+    def _operate(self, name: str, load: bool, exchange: Exchange) -> None:
+        """Loads or unloads an endpoint; the reply comes when that is done."""
+        check_origin(exchange.headers, local=not self.guarded)
+        if self._repository is None:
+            raise RequestError("endpoints are not loaded and unloaded here", status=501,
+                               fix="the service follows the store")  # fmt: skip
+        _check_change(exchange.body)
+        changing = self._repository.load(name) if load else self._repository.unload(name)
+        task = asyncio.get_running_loop().create_task(self._change(changing, exchange))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
 
-    def _metadata(self, name: str, version: str | None) -> bytes:
-        endpoint = self._router.endpoint(name)
-        served = endpoint.champion if version is None else self._router.version(endpoint, version)
-        versions = sorted({item.version for item in endpoint.releases.values()})
-        signature = served.signature
-        return write_metadata(name, versions, PLATFORM, signature.inputs, signature.outputs)
+    async def _change(self, changing: Awaitable[None], exchange: Exchange) -> None:
+        try:
+            await changing
+            self._send(exchange.reply, 200, JSON_TYPE, b"{}")
+        except RequestError as error:
+            self.refuse(error, exchange.reply)
+        except Exception as error:  # as in `handle`
+            self._bug(error, exchange.reply)
 
-    def _served(self) -> list[Served]:
-        return [item for endpoint in self._router.endpoints.values() for item in endpoint.releases.values()]
+    def _note(self, exchange: Exchange, name: str, identity: str, served: Served) -> None:
+        reply = exchange.reply
+        if isinstance(reply, Watched):
+            reply.facts |= {"endpoint": name, "id": identity, "release": served.digest}
 
     def _rejected(self, endpoint: Endpoint, identity: str, started: float, error: RequestError) -> None:
-        if error.status == 503:
-            self._metrics.shed.at(endpoint.name, "queue").add()
+        if error.status in (503, 504):
+            self._metrics.shed.at(endpoint.name, "queue" if error.status == 503 else "late").add()
             return
         identity = identity or self._plane.new_id()
         self._plane.reject(Question(endpoint.name, identity, {}, 1, started), endpoint.champion)
 
     def _bug(self, error: Exception, reply: Reply) -> None:
-        _LOG.error("a request failed in a way that was not foreseen", exc_info=error)
+        fields = reply.names if isinstance(reply, Watched) else {}
+        _LOG.error(
+            "a request failed in a way that was not foreseen", exc_info=error, extra={"fields": fields}
+        )
         self._send(reply, 500, JSON_TYPE, b'{"error":"the service failed; its log says why"}')
+
+    def _write(self, exchange: Exchange, status: int, written: Written) -> None:
+        """Sends what was written, compressed when it is long and the client takes that."""
+        body, extra = written.body, list(written.headers)
+        if len(body) >= SMALLEST:
+            takes = exchange.headers("accept-encoding")
+            encoding = None if takes is None else accepted(takes)
+            if encoding is not None:
+                body = pack(body, encoding)
+                extra += [("content-encoding", encoding), ("vary", "accept-encoding")]
+        self._send(exchange.reply, status, written.kind, body, extra)
 
     def _send(self, reply: Reply, status: int, kind: str, body: bytes,
               extra: list[tuple[str, str]] | None = None) -> None:  # fmt: skip
@@ -286,23 +393,46 @@ class App:
 
 def _only(method: str, *allowed: str) -> None:
     if method not in allowed:
-        raise RequestError("the method is not allowed here", status=405, value=method,
+        raise RequestError("the method is not allowed here", status=405, value=method[:32],
                            rule=" or ".join(allowed))  # fmt: skip
-
-
-def _plain(headers: Headers) -> None:
-    encoding = headers("content-encoding")
-    if encoding is not None and encoding != "identity":
-        raise RequestError("the content encoding is not supported", status=415, value=encoding,
-                           where="Content-Encoding", rule="identity")  # fmt: skip
 
 
 def _whole(text: str, where: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise RequestError("the length is no whole number", value=text, where=where)
+        raise RequestError("the length is no whole number", value=text[:64], where=where)
     return int(text)
+
+
+def _deadline(exchange: Exchange, timeout: float | None) -> float:
+    """When nobody waits for the answer any more: the nearer of the header's and the protocol's timeout."""
+    text = exchange.headers(TIMEOUT)
+    if text is not None:
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0
+        if not 1 <= number <= LONGEST_MS:
+            raise RequestError("the timeout is wrong", value=text[:64], where="X-Request-Timeout-Ms",
+                               rule=f"milliseconds, a whole number from 1 to {LONGEST_MS}")  # fmt: skip
+        timeout = number / 1000 if timeout is None else min(timeout, number / 1000)
+    return inf if timeout is None else exchange.started + timeout
+
+
+def _waits(served: Served, call: Call) -> Call | None:
+    """The call when it waits long enough to look whether its client stays."""
+    return call if not served.lane.inline or served.lane.waiting > CROWD else None
+
+
+def _check_change(body: bytes) -> None:
+    """The body of a load or unload: nothing in it may name what is to be loaded."""
+    if not body:
+        return
+    for key, value in read_object(body).items():
+        parameters = value if key == "parameters" and type(value) is dict else None
+        if parameters is None or any(name != "unload_dependents" for name in parameters):
+            raise RequestError("the field is not supported", value=key[:64], where="body",
+                               rule="an endpoint is loaded as the store has it, signed")  # fmt: skip
 
 
 def _failed(error: ModelyardError | None) -> RequestError:
     """A release is proved before it is served, so a run that fails does so for what this client sent."""
+    if isinstance(error, RequestError):
+        return error
     return RequestError("the model cannot answer this input", status=422, value=str(error))

@@ -61,8 +61,11 @@ class Follower:
         metrics: Metrics,
         clock: Clock,
         poll: float,
+        wanted: Callable[[], tuple[str, ...]] | None = None,
     ) -> None:
-        self._endpoints = endpoints
+        self.endpoints = endpoints
+        """What is followed now."""
+        self._wanted = wanted
         self._router = router
         self._shelf = shelf
         self._source = source
@@ -71,6 +74,7 @@ class Follower:
         self._clock = clock
         self._poll = poll
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._work, name="follower", daemon=True)
         self.refused: Mapping[str, Refused] = {}
         self.asked = False
@@ -79,7 +83,8 @@ class Follower:
 
     def restore(self) -> None:
         """Serves what was served last, from disk; endpoints that fail wait for the store."""
-        for name in self._endpoints:
+        self._choose()
+        for name in self.endpoints:
             kept = self._shelf.policy(name)
             if kept is None:
                 continue
@@ -96,13 +101,19 @@ class Follower:
     def stop(self) -> None:
         """Ends following; what is served stays."""
         self._stop.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
         self._source.close()
 
+    def wake(self) -> None:
+        """Looks at once, not after the rest of the pause."""
+        self._wake.set()
+
     def look(self) -> None:
         """Looks once at every endpoint; never raises."""
-        for name in self._endpoints:
+        self._choose()
+        for name in self.endpoints:
             try:
                 self._look_at(name)
                 self._store_answered(None)
@@ -120,7 +131,22 @@ class Follower:
     def _work(self) -> None:
         while not self._stop.is_set():
             self.look()
-            self._stop.wait(self._poll)
+            self._wake.wait(self._poll)
+            self._wake.clear()
+
+    def _choose(self) -> None:
+        """Begins to follow what is wanted from now on, and stops serving what is not."""
+        names = self.endpoints if self._wanted is None else self._wanted()
+        if names == self.endpoints:
+            return
+        gone = set(self.endpoints) - set(names)
+        self._router.expect(names)
+        self.endpoints = names
+        for name in gone:
+            self._router.drop(name)
+            self._forgive(name)
+            self._metrics.generation.forget(name)
+            _LOG.info("endpoint %s is unloaded", name)
 
     def _look_at(self, name: str) -> None:
         generation, policy = self._source.policy(name)

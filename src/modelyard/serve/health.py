@@ -12,6 +12,9 @@ class Following(Protocol):
     """What health needs to know of whoever follows the store."""
 
     @property
+    def endpoints(self) -> tuple[str, ...]: ...
+
+    @property
     def refused(self) -> Mapping[str, Any]: ...
 
     @property
@@ -25,10 +28,9 @@ class Following(Protocol):
 
 
 class Health:
-    """Readiness of one process: every endpoint it was started for is served, and it is not draining."""
+    """Readiness of one process: every endpoint that it is to serve is served, and it is not draining."""
 
-    def __init__(self, endpoints: tuple[str, ...], router: Router, following: Following) -> None:
-        self._endpoints = endpoints
+    def __init__(self, router: Router, following: Following) -> None:
         self._router = router
         self._following = following
         self.draining = False
@@ -37,7 +39,7 @@ class Health:
     def ready(self) -> bool:
         """Whether requests to every endpoint are answered."""
         served = self._router.endpoints
-        return not self.draining and all(name in served for name in self._endpoints)
+        return not self.draining and all(name in served for name in self._following.endpoints)
 
     @property
     def settled(self) -> bool:
@@ -45,7 +47,7 @@ class Health:
         served, following = self._router.endpoints, self._following
         if following.asked and following.store_error is not None:
             return True
-        return all(name in served or name in following.refused for name in self._endpoints)
+        return all(name in served or name in following.refused for name in self._following.endpoints)
 
     def endpoint_ready(self, name: str) -> bool:
         """Whether requests to this endpoint are answered."""
@@ -63,7 +65,7 @@ class Health:
                 "since": following.store_since,
                 "error": following.store_error,
             },
-            "endpoints": {name: self._endpoint(name) for name in self._endpoints},
+            "endpoints": {name: self._endpoint(name) for name in self._following.endpoints},
         }
 
     def _endpoint(self, name: str) -> dict[str, Any]:

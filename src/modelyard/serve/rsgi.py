@@ -17,8 +17,12 @@ from granian._futures import _new_cbscheduler
 from granian.http import HTTP1Settings
 
 from modelyard.core.clock import Clock
-from modelyard.core.errors import RequestError
+from modelyard.core.errors import ModelyardError, RequestError
+from modelyard.core.spec import Tensors
+from modelyard.serve.access.handshake import HandshakeGuard
+from modelyard.serve.access.tls import Tls
 from modelyard.serve.app import App
+from modelyard.serve.lane import Call
 from modelyard.serve.options import Limits
 
 # Its stub file is behind its code (2.8.7): no IPC argument, no serve methods.
@@ -32,10 +36,12 @@ _CHUNKED_METHODS = ("POST", "PUT", "PATCH")
 class RsgiDoor:
     """Serves an `App` on a listening socket until `close`."""
 
-    def __init__(self, app: App, limits: Limits, clock: Clock) -> None:
+    def __init__(self, app: App, limits: Limits, clock: Clock, *, tls: Tls | None = None) -> None:
         self._app = app
         self._limits = limits
         self._clock = clock
+        self._tls = tls
+        self._handshakes: HandshakeGuard | None = None
         self._signal = _ENGINE.WorkerSignal()
         self._closed: asyncio.Future[None] | None = None
         self._reading: dict[int, tuple[float, Any]] = {}
@@ -46,7 +52,14 @@ class RsgiDoor:
         self._closed = loop.create_future()
         closed = self._closed
         self._signal.add_cb(lambda: loop.call_soon_threadsafe(_settle, closed))
-        settings = HTTP1Settings(header_read_timeout=int(self._limits.header_seconds * 1000))
+        settings = HTTP1Settings(
+            header_read_timeout=int(self._limits.header_seconds * 1000), max_buffer_size=self._limits.head
+        )
+        _drop_the_dead(listening, self._limits)
+        tls = self._tls
+        if tls is not None:
+            tls.check()
+            self._handshakes = HandshakeGuard(listening.getsockname()[1], self._limits.header_seconds)
         holder = _ENGINE.SocketHolder(listening.detach(), False, BACKLOG)
         worker = _ENGINE.RSGIWorker(
             1,
@@ -62,11 +75,11 @@ class RsgiDoor:
             None,
             False,
             None,
-            False,
+            tls is not None,
+            None if tls is None else str(tls.certificate),
+            None if tls is None else str(tls.key),
             None,
-            None,
-            None,
-            "tls1.3",
+            "tls1.2",
             None,
             [],
             False,
@@ -92,6 +105,10 @@ class RsgiDoor:
             scope = watcher.scope
             method = scope.method
             headers: Callable[[str], str | None] = scope.headers.get
+            if self._handshakes is not None:
+                self._handshakes.spoke(scope.client, self._clock.monotonic())
+            if self._app.guarded:
+                self._app.admit(method, scope.path, headers)
             body = b""
             length = headers("content-length")
             if length is not None:
@@ -100,7 +117,9 @@ class RsgiDoor:
                 body = await self._body(protocol) if length != "0" else b""
             elif method in _CHUNKED_METHODS:
                 body = await self._chunks(protocol)
-            self._app.handle(method, scope.path, headers, body, reply)
+            call = self._app.handle(method, scope.path, headers, body, reply)
+            if call is not None:
+                await _while_there(call, protocol)
         except RequestError as error:
             self._app.refuse(error, reply)
         except Exception as error:  # the client has gone, mostly; Granian logs and closes.
@@ -139,7 +158,44 @@ class RsgiDoor:
                 late = RequestError("the body did not arrive in time", status=408, where="body",
                                     rule=f"within {self._limits.body_seconds:g} s")  # fmt: skip
                 self._app.refuse(late, protocol.response_bytes)
+        if self._handshakes is not None:
+            # It reads the process's files: not on the loop.
+            loop.run_in_executor(None, self._handshakes.cut, now)
         self._watch = loop.call_later(1.0, self._cut, loop)
+
+
+async def _while_there(call: Call, protocol: Any) -> None:
+    """Drops the call when its client leaves before the answer."""
+    task = asyncio.current_task()
+    answer = call.done
+
+    def done(outputs: Tensors | None, error: ModelyardError | None) -> None:
+        answer(outputs, error)
+        if task is not None:
+            task.cancel()
+
+    call.done = done
+    try:
+        await protocol.client_disconnect()
+        call.gone = True
+    except asyncio.CancelledError:
+        return
+
+
+def _drop_the_dead(listening: socket.socket, limits: Limits) -> None:
+    """Lets the kernel end connections whose client is gone without a word, or does not read its answers.
+
+    Accepted sockets inherit these from the listening one (Linux).
+    """
+    milliseconds = int(1000 * max(limits.header_seconds, limits.body_seconds))
+    for level, option, value in (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds),
+    ):
+        listening.setsockopt(level, option, value)
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import os
+import ssl
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def _start(options: ServeOptions, wait: float) -> Running:
         began = log.stat().st_size if log.exists() else 0
         command = ["-m", "modelyard.serve.worker", str(stored), "--fd", str(LISTEN_FD)]
         pid = spawn(command, listening=listening, log=log, session=True)
-        url = f"http://{_reachable(host)}:{port}"
+        url = f"{'http' if options.tls is None else 'https'}://{_reachable(host)}:{port}"
         found = ProcessFile(pid, start_time(pid) or 0, url, _stored(options))
         found.write(_file(options.state))
     try:
@@ -111,8 +112,15 @@ def _await_ready(found: ProcessFile, options: ServeOptions, wait: float) -> None
 
 def _report(url: str) -> dict[str, Any]:
     """What the service says of its readiness; nothing while it does not answer."""
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=2.0)
+    scheme, _, rest = url.partition("://")
+    host, _, port = rest.rpartition(":")
+    connection: http.client.HTTPConnection
+    if scheme == "https":
+        # Our own child, found by the port that we bound: its certificate names it for others.
+        context = ssl._create_unverified_context()  # noqa: S323
+        connection = http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=2.0, context=context)
+    else:
+        connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=2.0)
     try:
         connection.request("GET", "/v2/health/ready", headers={"Connection": "close"})
         report: dict[str, Any] = msgspec.json.decode(connection.getresponse().read())

@@ -27,6 +27,7 @@ import uvloop
 from modelyard.core.clock import SYSTEM_CLOCK
 from modelyard.core.errors import ModelyardError
 from modelyard.release.load import LoadedRelease
+from modelyard.serve.access.guard import open_guard
 from modelyard.serve.app import App
 from modelyard.serve.executor import LoopExecutor
 from modelyard.serve.follower import Follower
@@ -37,11 +38,15 @@ from modelyard.serve.metrics import Metrics
 from modelyard.serve.options import ServeOptions
 from modelyard.serve.plane import Plane
 from modelyard.serve.pool import Served, make_ready
+from modelyard.serve.process import bind
+from modelyard.serve.repository import Repository, Wanted
 from modelyard.serve.router import Router
 from modelyard.serve.rsgi import RsgiDoor
 from modelyard.serve.shelf import Shelf
 from modelyard.serve.source import StoreSource
 from modelyard.serve.supervisor import supervise
+from modelyard.serve.tracing import open_exporter
+from modelyard.serve.watch import Watch
 
 LOAD_SECONDS = 5.0
 """How long connections wait unanswered for endpoints that load; then they hear that they do."""
@@ -57,6 +62,9 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
     executor = LoopExecutor(loop, max(2, os.cpu_count() or 1))
     shelf = Shelf(options.state, options.keys or options.root / "keys")
     router = Router(options.endpoints)
+    wanted = Wanted(options.state, options.endpoints)
+    guard = open_guard(options.state, clock, needed=options.needs_token, workers=options.workers)
+    exporter = open_exporter(version("modelyard"))
 
     def ready(endpoint: str, release: LoadedRelease) -> Served:
         return make_ready(
@@ -73,25 +81,29 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
         metrics=metrics,
         clock=clock,
         poll=options.poll,
+        wanted=wanted.names,
     )
+    repository = Repository(wanted, router, follower, clock)
     log = PredictionLog(options.state, options.log, metrics, clock)
     plane = Plane(router, metrics, log, clock, name=secrets.token_hex(6))
-    health = Health(options.endpoints, router, follower)
+    log.source = plane.settle
+    health = Health(router, follower)
     app = App(
         plane,
         health,
         metrics,
-        executor,
+        LoopExecutor(loop, 2),  # the disk's and the unpacking's own threads: models need not wait for them
         clock,
         state=options.state,
         limits=options.limits,
         version=version("modelyard"),
+        guard=guard,
+        repository=repository,
+        watch=Watch(clock, lines=options.access_log, exporter=exporter),
     )
-    door = RsgiDoor(app, options.limits, clock)
+    door = RsgiDoor(app, options.limits, clock, tls=options.tls)
 
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = _stop_event(loop)
     follower.restore()
     follower.start()
     log.start()
@@ -99,18 +111,47 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
     _settle_garbage()
     _LOG.info("listening on %s", listening.getsockname())
     door.open(listening, loop)
+    grpc = None
+    if options.grpc_port is not None:
+        from modelyard.serve.grpc.door import open_door
+        from modelyard.serve.grpc.service import InferenceService
+
+        service = InferenceService(
+            plane,
+            health,
+            metrics,
+            clock,
+            limits=options.limits,
+            version=version("modelyard"),
+            seen=app.seen,
+            repository=repository,
+        )
+        grpc = await open_door(options, service, options.grpc_port, guard=guard)
     await stopping.wait()
 
     _LOG.info("draining")
     health.draining = True
     listening_closed = asyncio.ensure_future(door.close())
+    grpc_closed = asyncio.ensure_future(grpc.close(options.drain)) if grpc is not None else None
     deadline = loop.time() + options.drain
     while plane.open and loop.time() < deadline:
         await asyncio.sleep(0.01)
     await asyncio.wait([listening_closed], timeout=max(0.1, min(1.0, deadline - loop.time())))
+    if grpc_closed is not None:
+        await asyncio.wait([grpc_closed], timeout=max(0.1, deadline - loop.time()))
     await asyncio.to_thread(follower.stop)
     await asyncio.to_thread(log.close)
+    if exporter is not None:
+        await asyncio.to_thread(exporter.close)
     _LOG.info("ended with %d requests open", plane.open)
+
+
+def _stop_event(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
 
 
 def _settle_garbage() -> None:
@@ -119,9 +160,18 @@ def _settle_garbage() -> None:
     A request leaves a few small containers that reference counting frees; walking all libraries' objects
     for them costs more than the requests.
     """
+    # A thread that computes gives the interpreter back to the loop within a third of a millisecond.
+    sys.setswitchinterval(0.0003)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+def _check_access(options: ServeOptions) -> None:
+    """Raises `ServeError` before anything starts when nobody could be let in, or the certificate is wrong."""
+    open_guard(options.state, SYSTEM_CLOCK, needed=options.needs_token)
+    if options.tls is not None:
+        options.tls.check()
 
 
 async def _loaded(health: Health, stopping: asyncio.Event) -> None:
@@ -142,7 +192,15 @@ def main(arguments: list[str]) -> int:
     write_log_lines()
     try:
         options = ServeOptions.from_json(orjson.loads(given.options.read_bytes()))
+        if not given.alone:
+            _check_access(options)
+            Wanted(options.state, options.endpoints).reset()
         with socket.socket(fileno=given.fd) as listening:
+            if options.grpc_port is not None and not given.alone:
+                # Workers share the port among themselves, and would with another service of this user.
+                bind(
+                    "127.0.0.1" if options.host == "localhost" else options.host, options.grpc_port, 1
+                ).close()
             if options.workers > 1 and not given.alone:
                 supervise(options, given.options, listening)
             else:

@@ -78,7 +78,7 @@ class Scene:
             ("e",), self.router, self.shelf, self.source, make_ready=self.make_ready,  # type: ignore[arg-type]
             metrics=self.metrics, clock=self.clock, poll=0.01,
         )  # fmt: skip
-        self.health = Health(("e",), self.router, self.follower)
+        self.health = Health(self.router, self.follower)
 
     def make_ready(self, endpoint: str, release: Any) -> Any:
         if release.digest in self.bad:
