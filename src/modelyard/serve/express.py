@@ -53,7 +53,7 @@ class _Way:
         self.writer = PlainWriter(endpoint.name, served.version, served.signature.outputs)
 
     def fits(self, inputs: Tensors) -> bool:
-        """Whether the inputs are those of the signature; of others `plane.check_inputs` says what is wrong."""
+        """Whether the inputs are those of the signature; `plane.check_inputs` says what else is wrong."""
         if len(inputs) != len(self.fixed):
             return False
         for name, dtype, tail in self.fixed:

@@ -123,8 +123,9 @@ class Lane:
         self._monotonic = monotonic
         self._last = 0.0
         self._soon_done = 0
+        self._quiet = 0
         self._gather = False
-        self._item_bytes = sum(
+        self.item_bytes = sum(
             spec.dtype.itemsize * int(np.prod(spec.shape[1:], dtype=np.int64)) * (-1 not in spec.shape[1:])
             for spec in session.signature.inputs
         )
@@ -167,9 +168,7 @@ class Lane:
         close = started - self._last < CLOSE_SECONDS
         self._last = started
         if self.inline and not (self._busy or self._gather or close or call.gone):
-            self._busy = True
-            self._deliver(self._run([call], call.rows))
-            self._rest()
+            self._run_now(call)
             return
         shape: Hashable = None
         if self._ragged:
@@ -178,6 +177,39 @@ class Lane:
         if not self._busy:
             self._busy = True
             self._executor.soon(self._next)
+
+    def _run_now(self, call: Call) -> None:
+        """The run of a lane that was free, with nothing around it that one call does not need."""
+        self._busy = True
+        rows = call.rows
+        error: ModelyardError | None = None
+        outputs: Tensors = {}
+        began = perf_counter()
+        try:
+            outputs = self._session.run(call.inputs)
+            for name, values in outputs.items():
+                if values.ndim == 0 or len(values) != rows:
+                    raise _wrong_length(name, values, rows)  # noqa: TRY301 - one handler
+        except Exception as caught:  # as in `_run`
+            error = _as_error(caught)
+        seconds = perf_counter() - began
+        self._run_seconds.observe(seconds)
+        self._batch_items.observe(rows)
+        self._quiet += 1
+        if self._quiet & 15 == 0:
+            self.cost.observe(rows, seconds)
+            self._set_cap()
+        if error is None:
+            call.done(Answered(outputs, outputs, 0), None)
+        else:
+            outputs = {}
+            call.done(None, error)
+        if call.sink is not None:
+            call.sink.ran(Run([call], rows, call.inputs, outputs, error))
+        if self._batcher.waiting:
+            self._executor.soon(self._next)
+        else:
+            self._busy = False
 
     def behind(self, call: Call) -> None:
         """Takes a call that must not hold up who asks: it never runs before this returns."""
@@ -206,8 +238,8 @@ class Lane:
     def _set_cap(self) -> None:
         cost = self.cost
         cap = min(self._batch, max(4, cost.worthwhile), cost.items_within(self._longest))
-        if self._item_bytes:
-            cap = min(cap, RUN_BYTES // self._item_bytes)
+        if self.item_bytes:
+            cap = min(cap, RUN_BYTES // self.item_bytes)
         self.cap = cap = max(1, cap) if self.batchable else 1
         if self._wait == inf:
             self._soon_done = self._batcher.room
@@ -274,8 +306,7 @@ class Lane:
         outputs = self._session.run(inputs)
         for name, values in outputs.items():
             if values.ndim == 0 or len(values) != items:
-                raise ModelError(f"output {name!r} does not answer item by item", value=values.shape,
-                                 rule=f"{items} items")  # fmt: skip
+                raise _wrong_length(name, values, items)
         return Run(batch, items, inputs, outputs)
 
     def _run_alone(self, call: Call) -> Run:
@@ -339,6 +370,11 @@ def _account(run: Run) -> None:
             outputs = {name: values[start:end] for name, values in run.outputs.items()}
             call.sink.ran(Run([call], call.rows, call.inputs, outputs, run.error))
         start = end
+
+
+def _wrong_length(name: str, values: np.ndarray, items: int) -> ModelError:
+    return ModelError(f"output {name!r} does not answer item by item", value=values.shape,
+                      rule=f"{items} items")  # fmt: skip
 
 
 def _as_error(error: Exception) -> ModelyardError:

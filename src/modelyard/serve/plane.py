@@ -26,8 +26,11 @@ from modelyard.serve.pool import Served
 from modelyard.serve.record import Arm, Outcome, PredictionRecord
 from modelyard.serve.router import Chosen, Router
 
-UNSETTLED = 1_024
+UNSETTLED = 8_192
 """Records that wait for the log's thread to count them; one more and the loop does it itself."""
+
+UNSETTLED_BYTES = 1 << 20
+"""The same for the bytes of their inputs."""
 
 
 class Question(msgspec.Struct, frozen=True, gc=False):
@@ -68,7 +71,7 @@ class _Samples(msgspec.Struct):
 class Account:
     """The `lane.Sink` of one endpoint, release and arm: what was asked there and what became of it."""
 
-    __slots__ = ("_plane", "arm", "endpoint", "open", "served")
+    __slots__ = ("_plane", "arm", "endpoint", "item_bytes", "open", "served")
 
     def __init__(self, plane: Plane, endpoint: str, served: Served, arm: Arm) -> None:
         self._plane = plane
@@ -76,6 +79,7 @@ class Account:
         self.served = served
         self.arm: Arm = arm
         self.open = 0
+        self.item_bytes = served.lane.item_bytes
 
     def ran(self, run: Run) -> None:
         calls = run.calls
@@ -113,12 +117,14 @@ class Plane:
         self._metrics = metrics
         self._recorder = recorder
         self._clock = clock
+        self._monotonic, self._now = clock.monotonic, clock.now
         self._name = name
         self._numbers = count(1)
         self._samples: dict[tuple[str, Digest, Arm, Outcome], _Samples] = {}
         self._accounts: dict[tuple[str, Digest, Arm], Account] = {}
         self._shadows = shadows
         self._unsettled: deque[PredictionRecord] = deque()
+        self._held = 0
         self._settling = threading.Lock()
         self.open = 0
         """Requests that wait for their answer."""
@@ -179,7 +185,7 @@ class Plane:
 
     def record(self, account: Account, outcome: Outcome, calls: list[Call], run: Run) -> None:
         """Keeps what the log needs of a run; the calls, and with them their connections, are let go."""
-        clock = self._clock
+        self._held += run.items * account.item_bytes
         if len(calls) == 1:
             call = calls[0]
             ids, rows, started = [call.id], [call.rows], [call.started]
@@ -189,7 +195,7 @@ class Plane:
             started = [call.started for call in calls]
         self._keep(
             PredictionRecord(account.served, account.endpoint, account.arm, outcome, ids, rows, started,
-                             clock.monotonic(), clock.now(), run.items, run.inputs, run.outputs)
+                             self._monotonic(), self._now(), run.items, run.inputs, run.outputs)
         )  # fmt: skip
 
     def lost(self, account: Account, call: Call, *, late: bool) -> None:
@@ -198,7 +204,8 @@ class Plane:
 
     def _keep(self, record: PredictionRecord) -> None:
         self._unsettled.append(record)
-        if len(self._unsettled) > UNSETTLED:
+        if len(self._unsettled) > UNSETTLED or self._held > UNSETTLED_BYTES:
+            self._held = 0
             self.settle()
 
     def account(self, endpoint: str, served: Served, arm: Arm = "primary") -> Account:
