@@ -1,4 +1,4 @@
-"""The tuner finds what is faster, remembers it, learns from other tasks, and believes no single lucky look."""
+"""The tuner finds what is faster, remembers it, learns from other tasks, believes no one lucky look."""
 
 from __future__ import annotations
 
