@@ -38,9 +38,10 @@ def leave_in_float(model: Model, prepared: Any, rows: Tensors, quantize: Quantiz
     """Chooses greedily at most `most` of the weighted layers (at least one may go) to stay float.
 
     Each layer is quantized alone and the root mean square change of the answers on calibration rows taken;
-    then layers are given back in that order, worst first, each kept float only where the error of all the
-    others together falls by 5 % or more, until little error is left (compare HAWQ, Dong et al. 2019,
-    arXiv:1905.03696, which ranks by curvature; here the error itself is measured).
+    then the worst, the two worst and so on are given back while the error of all others together falls by
+    5 % or more a layer, until little error is left; at last those whose return was not needed become int8
+    again (compare HAWQ, Dong et al. 2019, arXiv:1905.03696, which ranks by curvature; here the error itself
+    is measured).
     """
     weighted = {
         node.name: node.output[0]
@@ -58,13 +59,20 @@ def leave_in_float(model: Model, prepared: Any, rows: Tensors, quantize: Quantiz
     alone = {name: error((name,)) for name in weighted}
     whole = left = error(None)
     floats: tuple[str, ...] = ()
-    budget = max(1, int(most * len(weighted)))
-    for name in sorted(alone, key=lambda name: -alone[name]):
-        if len(floats) == budget or left <= ENOUGH or len(floats) == len(weighted) - 1:
+    budget = min(max(1, int(most * len(weighted))), len(weighted) - 1)
+    worst = sorted(alone, key=lambda name: -alone[name])
+    for count in range(1, budget + 1):
+        if left <= ENOUGH:
             break
-        tried = error(None, (*floats, name))
-        if tried <= (1 - _LEAST_GAIN) * left:
-            floats, left = (*floats, name), tried
+        # A tensor between two layers stays int8 until both are float: neither alone would show a gain.
+        tried = error(None, tuple(worst[:count]))
+        if tried <= (1 - _LEAST_GAIN) ** count * left:
+            floats, left = tuple(worst[:count]), tried
+    for name in floats if len(floats) > 1 else ():
+        without = tuple(other for other in floats if other != name)
+        tried = error(None, without)
+        if without and tried <= max(left * (1 + _LEAST_GAIN), ENOUGH):
+            floats, left = without, tried
     kept = ", ".join(f"{weighted[name]!r} (alone {alone[name]:.2g})" for name in floats)
     return Choice(
         floats,
