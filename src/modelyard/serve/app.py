@@ -30,6 +30,7 @@ from modelyard.serve.codec.document import read_object
 from modelyard.serve.codec.inference import read_request, write_answer, write_error
 from modelyard.serve.describe import Describer
 from modelyard.serve.dialect import Ask, Dialect, Read
+from modelyard.serve.dialects import rows_reader
 from modelyard.serve.encoding import SMALLEST, accepted, check_encoding, pack, unpack
 from modelyard.serve.exchange import BINARY_TYPE, JSON_TYPE, Exchange, Headers, Reply, Written
 from modelyard.serve.express import Express
@@ -42,7 +43,6 @@ from modelyard.serve.plane import Answer, Plane, Question, check_outputs
 from modelyard.serve.pool import Served
 from modelyard.serve.recent import Recent
 from modelyard.serve.router import Endpoint
-from modelyard.serve.rows_dialect import speak_rows
 from modelyard.serve.watch import Watch, Watched
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -110,6 +110,8 @@ class App:
         self._express = Express(
             plane, metrics, clock, self, recent=self._recent, limits=limits, unusual=UNUSUAL
         )
+        self.coming = 0
+        """Other requests whose bodies are on their way, as the door last said."""
         self.guarded = guard is not None
         """Whether `admit` has to be asked."""
 
@@ -131,7 +133,7 @@ class App:
         """
         try:
             if method == "POST" and not self._watch.all and self._express.take(path, headers, body, reply):
-                return None
+                return self._express.waiting
             reply = self._watch.over(method, path, headers, reply)
             exchange = Exchange(headers, body, self._clock.monotonic(), reply)
             packed = headers("content-encoding")
@@ -194,7 +196,7 @@ class App:
                 return self._infer(name, None, exchange)
             case ["", "predict", name]:
                 _only(method, "POST")
-                return self._ask(name, None, speak_rows, exchange)
+                return self._ask(name, None, rows_reader(exchange.headers), exchange)
             case ["", "v2", "models", name, "versions", version, "infer"]:
                 _only(method, "POST")
                 return self._infer(name, version, exchange)
@@ -425,8 +427,8 @@ def _check_change(body: bytes) -> None:
     if not body:
         return
     for key, value in read_object(body).items():
-        parameters = value if key == "parameters" and type(value) is dict else None
-        if parameters is None or any(name != "unload_dependents" for name in parameters):
+        fine = key == "parameters" and type(value) is dict and value.keys() <= {"unload_dependents"}
+        if not fine or any(type(flag) is not bool for flag in value.values()):
             raise RequestError("the field is not supported", value=key[:64], where="body",
                                rule="an endpoint is loaded as the store has it, signed")  # fmt: skip
 

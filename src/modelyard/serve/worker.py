@@ -29,6 +29,7 @@ from modelyard.core.errors import ModelyardError
 from modelyard.release.load import LoadedRelease
 from modelyard.serve.access.guard import open_guard
 from modelyard.serve.app import App
+from modelyard.serve.dialects import Dialects
 from modelyard.serve.executor import LoopExecutor
 from modelyard.serve.follower import Follower
 from modelyard.serve.health import Health
@@ -100,6 +101,7 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
         guard=guard,
         repository=repository,
         watch=Watch(clock, lines=options.access_log, exporter=exporter),
+        dialects=(Dialects(),),
     )
     door = RsgiDoor(app, options.limits, clock, tls=options.tls)
 

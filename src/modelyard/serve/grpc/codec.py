@@ -35,6 +35,8 @@ class InferAsked(msgspec.Struct, frozen=True, gc=False):
     rows: int
     outputs: tuple[str, ...]
     raw: bool
+    timeout: float | None
+    """Seconds after which the client wants no answer any more: the parameter `timeout`, there in us."""
 
 
 def read_message(kind: str, data: bytes) -> Any:
@@ -101,6 +103,7 @@ def read_infer(data: bytes, *, elements: int, rows: int) -> InferAsked:
         items,
         _outputs(message.outputs),
         bool(raws),
+        _timeout(message),
     )
 
 
@@ -183,6 +186,18 @@ def _key(message: Any) -> str:
     if parameter.WhichOneof("parameter_choice") != "string_param":
         raise RequestError("the routing key is no text", where="parameters.key", rule="string_param")
     return str(parameter.string_param)
+
+
+def _timeout(message: Any) -> float | None:
+    if "timeout" not in message.parameters:
+        return None
+    parameter = message.parameters["timeout"]
+    kind = parameter.WhichOneof("parameter_choice")
+    value = getattr(parameter, kind) if kind in ("int64_param", "uint64_param") else -1
+    if value < 0:
+        raise RequestError("the timeout is wrong", value=kind if value == -1 else value,
+                           where="parameters.timeout", rule="int64_param: microseconds, 0: none")  # fmt: skip
+    return value / 1e6 if value else None
 
 
 def _count_fields(data: bytes) -> None:

@@ -120,7 +120,7 @@ class GrpcDoor:
             try:
                 if self._guard is not None and not open_to_all:
                     self._guard.allow(_authorization(context), role)
-                return await self._service.call(method, data)
+                return await self._service.call(method, data, context.time_remaining())
             except RequestError as error:
                 if error.retry_after is not None:
                     wait = str(max(1, round(error.retry_after * 1000)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
+from math import inf
 from typing import Any, Protocol
 
 from modelyard.core.clock import Clock
@@ -19,8 +19,6 @@ from modelyard.serve.plane import Answer, Plane, Question, check_outputs
 from modelyard.serve.router import Endpoint
 
 PLATFORM = "onnxruntime_onnx"
-
-_LOG = logging.getLogger("modelyard.serve")
 
 
 class Repository(Protocol):
@@ -59,10 +57,13 @@ class InferenceService:
         self._seen = seen
         self._repository = repository
 
-    async def call(self, method: str, data: bytes) -> bytes:
-        """The answer's bytes to a request's bytes."""
+    async def call(self, method: str, data: bytes, seconds: float | None = None) -> bytes:
+        """The answer's bytes to a request's bytes; the caller waits for it so many `seconds` at most.
+
+        When the caller is cancelled, its work is dropped unless it has begun.
+        """
         if method == "ModelInfer":
-            return await self._infer(data)
+            return await self._infer(data, seconds)
         asked = read_message(METHODS[method][0], data)
         answer = messages()[METHODS[method][1]]
         match method:
@@ -84,7 +85,7 @@ class InferenceService:
         written: bytes = made.SerializeToString()
         return written
 
-    async def _infer(self, data: bytes) -> bytes:
+    async def _infer(self, data: bytes, seconds: float | None) -> bytes:
         started = self._clock.monotonic()
         asked = read_infer(data, elements=self._limits.elements, rows=self._limits.rows)
         endpoint = self._router.endpoint(asked.model)
@@ -94,13 +95,19 @@ class InferenceService:
             if asked.outputs:
                 check_outputs(chosen.answer, list(asked.outputs))
             waiting: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
-            question = Question(asked.model, identity, asked.inputs, asked.rows, started)
-            self._plane.ask(question, chosen, _settling(waiting))
+            limits = [limit for limit in (seconds, asked.timeout) if limit is not None]
+            deadline = started + min(limits, default=inf)
+            question = Question(asked.model, identity, asked.inputs, asked.rows, started, deadline)
+            call = self._plane.ask(question, chosen, _settling(waiting))
         except RequestError as error:
             self._rejected(endpoint, asked, identity, started, error)
             raise
         self._seen(identity)
-        outputs = await waiting
+        try:
+            outputs = await waiting
+        except asyncio.CancelledError:
+            call.gone = True
+            raise
         return write_infer(
             asked.model, chosen.answer.version, identity, outputs, wanted=asked.outputs, raw=asked.raw
         )
