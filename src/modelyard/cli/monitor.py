@@ -44,12 +44,19 @@ def command(name: str, about: str) -> click.Command:
 
 
 def _show(report: WindowReport) -> None:
+    if not report.rows:
+        say("no new rows in the prediction log")
+        return
     when = f"{time.strftime('%H:%M:%S', time.localtime(report.since))} to " + time.strftime(
         "%H:%M:%S", time.localtime(report.until)
     )
     say(click.style(f"window {report.look}  {report.rows:,} rows, {when}", bold=True))
+    held = [verdict for verdict in report.verdicts if verdict.passed]
     for verdict in report.verdicts:
-        say(f"  {mark(verdict.passed)}  {verdict.claim}: {verdict.why}")
+        if not verdict.passed:
+            say(f"  {mark(False)}  {verdict.claim}: {verdict.why}")
+    if held:
+        say(f"  {mark(True)}  {len(held)} checks hold (--json lists them)")
     for item in report.unjudged:
         say(f"  -     {item.claim}: {item.why}")
     for alarm in report.alarms:

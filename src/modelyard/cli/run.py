@@ -34,18 +34,19 @@ def command(name: str, about: str) -> click.Command:
         project = with_port(the_project(ctx.obj), port)
         was_up = running(project.state) is not None
         with the_store(project) as store:
+            service = None
             try:
                 watcher = observer(as_json)
                 done = run_loop(project, store, watcher)
                 report = report_page(project, store, watcher)
                 summary = summarise(project, store, done)
-                service = None
                 if not no_serve and not summary.stopped:
                     from modelyard.lifecycle.service import ensure_service
 
                     service = ensure_service(project)
             finally:
-                if no_serve and not was_up:
+                # A first release whose canary failed must not be left answering either.
+                if not was_up and (no_serve or service is None):
                     stop(project.state)
         trial = try_line(project, service.url) if service else None
         if as_json:
@@ -87,12 +88,13 @@ def report_page(project: Project, store: Store, watcher: Watcher) -> Path:
 
 def show_summary(summary: Summary) -> None:
     """Requirement by requirement, then the score by section, then the release."""
-    say()
     rows = [
         (item.metric, item.asked, item.measured, item.interval, mark(item.passed))
         for item in summary.requirements
     ]
-    table(("requirement", "asked", "measured", "95 % interval", ""), rows)
+    if rows:
+        say()
+        table(("requirement", "asked", "measured", "95 % interval", ""), rows)
     say()
     sections = "   ".join(f"{name} {points:g}/7" for name, points in summary.score.sections)
     say(f"ML Test Score {summary.score.total:g}   {sections}")

@@ -38,6 +38,7 @@ MARGIN = 0.1
 _ID_NAME = re.compile(
     r"(?:^|[_\W])(?:id|uuid|guid|key|index|rowid|identifier)$|^unnamed|[a-z]I[dD]$", re.IGNORECASE
 )
+_NUMBERED = 20
 _EXACT = 1 << 24
 
 
@@ -227,7 +228,7 @@ def _number(name: str, values: pa.ChunkedArray, taken: dict[str, bool], notes: l
     floats = as_floats(values)
     finite = floats[np.isfinite(floats)]
     rate = _missing(int(np.isnan(floats).sum()), len(floats))
-    if integer and not values.null_count and _identifies(name, values):
+    if integer and not values.null_count and (_identifies(name, values) or _counts_rows(values)):
         return _id(name, "integer", taken, notes)
     if not len(finite):
         notes.append(f"{name}: ignored, it has no finite value")
@@ -268,6 +269,15 @@ def _text(name: str, values: pa.ChunkedArray, taken: dict[str, bool], notes: lis
 
 def _identifies(name: str, values: pa.ChunkedArray) -> bool:
     return _ID_NAME.search(name) is not None and pc.count_distinct(values).as_py() == len(values) > 1
+
+
+def _counts_rows(values: pa.ChunkedArray) -> bool:
+    """Whether a column only numbers the rows: n, n + 1, n + 2, ... in order, for twenty rows or more."""
+    if len(values) < _NUMBERED:
+        return False
+    first = values[0].as_py()
+    numbers = pa.array(np.arange(first, first + len(values)))
+    return bool(pc.all(pc.equal(values.cast(pa.int64()), numbers)).as_py())
 
 
 def _id(name: str, kind: Any, taken: dict[str, bool], notes: list[str]) -> Column:

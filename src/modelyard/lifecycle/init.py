@@ -15,6 +15,7 @@ from modelyard.data.contract import Contract
 from modelyard.data.contract_file import render
 from modelyard.data.infer import infer
 from modelyard.data.source import open_source
+from modelyard.lifecycle.first_settings import first_bar, gate_section, monitor_section, split_line
 from modelyard.lifecycle.project import FILE
 
 Task = Literal["classification", "regression"]
@@ -200,8 +201,9 @@ def _files(
     key: str | None = None,
 ) -> dict[str, str]:
     kind = "classification" if task == "classification" else "regression"
-    metric, requirement = _first_bar(task, target)
-    lines = [f'key = "{_toml(key)}"'] if key else []
+    metric, requirement = first_bar(task, target)
+    rows = len(target)
+    lines = [line for line in (f'key = "{_toml(key)}"' if key else "", split_line(rows)) if line]
     return {
         FILE: _template("modelyard.toml.txt").format(
             name=name,
@@ -211,6 +213,8 @@ def _files(
             key="\n".join(["", *lines]),
             metric=metric,
             requirement=requirement,
+            gate=_block(gate_section(task, rows)),
+            monitor=_block(monitor_section(rows)),
         ),
         "recipe.py": _template(f"recipe_{kind}.py.txt").format(numbers=numbers, categories=categories),
         "test_recipe.py": _template("test_recipe.py.txt"),
@@ -218,18 +222,8 @@ def _files(
     }
 
 
-def _first_bar(task: Task, target: Any) -> tuple[str, str]:
-    """A bar that any useful model clears: better than always giving the commonest answer."""
-    import numpy as np
-
-    if task == "regression":
-        return "rmse", 'metric = "r2"\nat_least = 0.0          # better than always answering the mean'
-    values, counts = np.unique([str(item) for item in target if item is not None], return_counts=True)
-    share = float(counts.max() / counts.sum()) if len(values) else 0.0
-    # Of few held-out rows the commonest class may make up less: chance must not stop the first run.
-    chance = 2 * (share * (1 - share) / max(0.15 * counts.sum(), 1)) ** 0.5
-    bar = max(0, int((share - chance) * 100) / 100)
-    return "accuracy", f'metric = "accuracy"\nat_least = {bar:<12} # the commonest class alone reaches this'
+def _block(text: str) -> str:
+    return "\n" + text if text else ""
 
 
 def _template(file: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from modelyard.core.clock import SYSTEM_CLOCK, Clock, from_iso
 from modelyard.core.errors import ReleaseError
+from modelyard.lifecycle.loop import stored_record
 from modelyard.lifecycle.project import Project
 from modelyard.release.canary import Arm, CanaryOptions, Decision, Trial, judge_canary
 from modelyard.release.endpoint import Endpoints
@@ -17,8 +20,9 @@ from modelyard.store.store import Store
 def judge_live(project: Project, store: Store, *, by: str, clock: Clock = SYSTEM_CLOCK) -> Decision | None:
     """Judges and carries out; nothing when no canary runs. Safe to call however often.
 
-    Quality needs labels: a classification's by feedback. Without them the trial goes on until its timeout,
-    and is rolled back then: what nobody has shown is not promoted.
+    Quality needs the truth by feedback: a label, or a value, of which an answer misses when it is further
+    off than the tolerance that the replay fixed. Without it the trial goes on until its timeout, and is
+    rolled back then: what nobody has shown is not promoted.
     """
     endpoints, name = Endpoints(store), project.endpoint_name
     if name not in endpoints.names():
@@ -37,7 +41,7 @@ def judge_live(project: Project, store: Store, *, by: str, clock: Clock = SYSTEM
         quality_margin=project.canary.margin,
         needed=("errors", "quality") if slow is None else ("errors", "latency", "quality"),
     )
-    truth = _truth(feedback)
+    truth = Truths(_truth(feedback), _tolerance(project, store))
     decision = judge_canary(
         trial, _arm(log, champion, truth, slow), _arm(log, candidate, truth, slow), options
     )
@@ -55,15 +59,36 @@ def judge_live(project: Project, store: Store, *, by: str, clock: Clock = SYSTEM
     return decision
 
 
-def _truth(feedback: Any) -> dict[str, str]:
-    if "label" not in feedback.column_names:
-        return {}
-    labels = feedback.column("label").to_pylist()
+@dataclass(frozen=True, slots=True)
+class Truths:
+    """What turned out to be right, by prediction id: labels as text, or values with their tolerance."""
+
+    by_id: Mapping[str, Any]
+    tolerance: float
+
+    def missed(self, key: str, answer: Any) -> bool:
+        """Whether an answer was wrong; a value may be off by the tolerance."""
+        right = self.by_id[key]
+        return bool(answer != right if isinstance(right, str) else abs(answer - right) > self.tolerance)
+
+
+def _truth(feedback: Any) -> dict[str, Any]:
     ids = feedback.column("id").to_pylist()
-    return {key: label for key, label in zip(ids, labels, strict=True) if label is not None}
+    found: dict[str, Any] = {}
+    for name in ("label", "value"):
+        if name in feedback.column_names:
+            said = feedback.column(name).to_pylist()
+            found |= {key: value for key, value in zip(ids, said, strict=True) if value is not None}
+    return found
 
 
-def _arm(log: Any, release: str, truth: dict[str, str], slow: float | None) -> Arm:
+def _tolerance(project: Project, store: Store) -> float:
+    """The error that the last replay tolerated: a quantile of the errors in validation."""
+    record = stored_record(project, store, "serve")
+    return float(record.values.get("tolerance", 0.0)) if record is not None else 0.0
+
+
+def _arm(log: Any, release: str, truth: Truths, slow: float | None) -> Arm:
     if not log.num_rows:
         return Arm()
     import pyarrow.compute as pc
@@ -71,15 +96,15 @@ def _arm(log: Any, release: str, truth: dict[str, str], slow: float | None) -> A
     rows = log.filter(pc.and_(pc.equal(log["release"], release), pc.equal(log["arm"], "primary")))
     failed = pc.sum(pc.equal(rows["outcome"], "failed")).as_py() or 0
     beyond = 0 if slow is None else pc.sum(pc.greater(rows["latency"], slow)).as_py() or 0
-    said = rows["label"].to_pylist() if "label" in rows.column_names else []
-    known = [
-        (label, truth[key]) for key, label in zip(rows["id"].to_pylist(), said, strict=False) if key in truth
-    ]
+    column = "label" if "label" in rows.column_names else "prediction"
+    said = rows[column].to_pylist() if column in rows.column_names else []
+    answers = zip(rows["id"].to_pylist(), said, strict=False)
+    known = [(key, answer) for key, answer in answers if key in truth.by_id and answer is not None]
     return Arm(
         requests=rows.num_rows,
         errors=int(failed),
         timed=rows.num_rows if slow is not None else 0,
         slow=int(beyond),
         labelled=len(known),
-        misses=sum(label != right for label, right in known),
+        misses=sum(truth.missed(key, answer) for key, answer in known),
     )

@@ -72,8 +72,8 @@ STEPS: tuple[Step, ...] = (
         ("gate", "policy", "train"),
         "hold it against every requirement",
     ),
-    Step("release", ("data", "train", "compress", "validate"), ("endpoint",), "build, sign, register"),
-    Step("serve", ("data", "release"), ("canary", "endpoint"), "canary in the real server, then promote"),
+    Step("release", ("data", "train", "compress", "validate"), (), "build, sign, register"),
+    Step("serve", ("data", "release"), ("canary",), "canary in the real server, then promote"),
     Step(
         "monitor", ("data", "release", "serve"), ("monitor",), "judge the live predictions, drill the alarms"
     ),

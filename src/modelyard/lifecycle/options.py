@@ -138,6 +138,7 @@ class MonitorOptions:
         "probability of any false alarm in a release's life", number(1e-6, 0.5), 0.05
     )
     window: int = option("rows a window is judged on", whole(20, 100_000_000), 500)
+    detectors: tuple[str, ...] = option("what looks for drift, by name", texts, ("ks", "fisher", "missing"))
     stale_after: float = option("a release older than this is stale", duration, 30 * 86400.0)
 
 

@@ -20,6 +20,8 @@ from modelyard.model.predict import predict
 from modelyard.model.runtimes import RUNTIMES
 from modelyard.release.canary import Arm, CanaryOptions, Decision, Trial, judge_canary
 
+ONCE, REST = "canary", "rest"
+"""Begin the ids of rows that are asked for the first time: in the trial, and after the promotion."""
 AGAIN = "again-"
 """Begins the ids of rows that are asked more than once; a monitor leaves them out."""
 
@@ -79,11 +81,26 @@ class Replay:
         """The row that the n-th request asks for, and its id, which says whether it is asked again."""
         again, place = divmod(number, len(self.rows))
         row = int(self.order[place])
-        prefix = f"{AGAIN}{again}" if again else "canary"
-        return row, self.rows[row], f"{prefix}-{self.candidate[-8:]}-{row}"
+        return row, self.rows[row], self._id(f"{AGAIN}{again}" if again else ONCE, row)
+
+    def _id(self, prefix: str, row: int) -> str:
+        return f"{prefix}-{self.candidate[-8:]}-{row}"
+
+    def rest(self, client: Client, answered: list[Answered]) -> list[Answered]:
+        """After a promotion: the rows that the old champion answered, asked of the new one.
+
+        So the monitor sees the whole held-out part answered by the release that it watches.
+        """
+        mine = {item.row for item in answered if item.body.get("release") == self.candidate}
+        endpoint = self.context.project.endpoint_name
+        left = [int(row) for row in self.order if int(row) not in mine]
+        return replay(client, endpoint, [(row, self.rows[row], self._id(REST, row)) for row in left])
 
     def feedback(self, client: Client, answered: list[Answered]) -> None:
-        """Reports the held-out labels by prediction id, as a client would once the truth is known."""
+        """Reports the held-out labels by prediction id, as a client would once the truth is known.
+
+        Rows that were asked again get none: the same truth twice is not two.
+        """
         labels, targets = self.truth.labels, self.truth.targets
         items = [
             {
@@ -94,8 +111,8 @@ class Replay:
                     else {"value": float(targets[item.row])}
                 ),
             }
-            for item in answered[: len(self.rows)]
-            if item.ok
+            for item in answered
+            if item.ok and not str(item.body["id"]).startswith(AGAIN)
         ]
         for start in range(0, len(items), 500):
             client.feedback(self.context.project.endpoint_name, items[start : start + 500])

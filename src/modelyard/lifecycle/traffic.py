@@ -11,12 +11,17 @@ from modelyard.core.errors import MonitorError
 from modelyard.lifecycle.project import Project
 from modelyard.lifecycle.replay import AGAIN
 from modelyard.monitor.options import MonitorOptions
+from modelyard.monitor.watch import WatchState
+from modelyard.monitor.window_report import WindowReport
 from modelyard.release.endpoint import Endpoints
 from modelyard.release.key import trusted_keys
 from modelyard.release.load import LoadedRelease, load_release
 from modelyard.release.registry import Registry
 from modelyard.serve.reading import read_feedback, read_predictions
 from modelyard.store.store import Store
+
+WATCH = "watch"
+"""The kind of document that says how far a watch has got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ def monitor_options(project: Project) -> MonitorOptions:
         min_rows=min(options.window, 200),
         window_rows=options.window,
         stale_after=options.stale_after,
+        detectors=options.detectors,
     )
 
 
@@ -64,6 +70,27 @@ def read_traffic(project: Project, store: Store, *, since: float | None = None) 
         _kept(log, release.digest),
         read_feedback(project.state, project.endpoint_name),
     )
+
+
+def watch_key(project: Project, release: LoadedRelease) -> str:
+    """Under which key the store keeps how far the watch over a release has got."""
+    return f"{project.name}/{release.digest}"
+
+
+def begin_watch(project: Project, store: Store, traffic: Traffic, report: WindowReport) -> None:
+    """Lets the watch go on after a window that was judged: the replayed rows are not live traffic."""
+    state = WatchState(since=report.until + 1e-6, feedback=report.until + 1e-6, looks=1)
+    store.records.put_document(WATCH, watch_key(project, traffic.release), state.to_json())
+
+
+def since_time(log: Any, since: float) -> Any:
+    """The rows of a log from a time (seconds since 1970) on."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not log.num_rows:
+        return log
+    return log.filter(pc.greater_equal(log["time"].cast(pa.int64()), int(since * 1e6)))
 
 
 def wait_for_rows(

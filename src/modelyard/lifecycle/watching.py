@@ -8,13 +8,19 @@ from modelyard.core.clock import SYSTEM_CLOCK, Clock
 from modelyard.lifecycle.live_canary import judge_live
 from modelyard.lifecycle.project import Project
 from modelyard.lifecycle.steps.monitor import alarm_verdict
-from modelyard.lifecycle.traffic import Traffic, monitor_options, read_traffic
+from modelyard.lifecycle.traffic import (
+    WATCH,
+    Traffic,
+    monitor_options,
+    read_traffic,
+    since_time,
+    watch_key,
+)
 from modelyard.monitor.watch import Watcher, WatchState
 from modelyard.monitor.window import judge_window
 from modelyard.monitor.window_report import WindowReport
 from modelyard.store.store import Store
 
-_KIND = "watch"
 _LATE = 7 * 86400.0
 """Seconds that feedback may come after its prediction and still be counted."""
 
@@ -37,7 +43,7 @@ class Watch:
         # Further back than the open window: feedback may be about predictions that were judged long ago.
         since = max(state.since - _LATE, 0.0) if state.since else None
         traffic = read_traffic(self._project, self._store, since=since)
-        key = f"{self._project.name}/{traffic.release.digest}"
+        key = watch_key(self._project, traffic.release)
         if whole:
             return [self._judge(traffic, state, key)]
         watcher = Watcher(
@@ -53,12 +59,16 @@ class Watch:
         reports = watcher.feed(traffic.log, traffic.feedback)
         for report in reports:
             self._keep(report)
-        self._store.records.put_document(_KIND, key, watcher.state.to_json())
+        self._store.records.put_document(WATCH, key, watcher.state.to_json())
         return reports
 
     def _judge(self, traffic: Traffic, state: WatchState, key: str) -> WindowReport:
+        """Everything since the last window that was judged; with nothing new, the run's own replay again."""
+        fresh = since_time(traffic.log, state.since)
+        # Each look at new rows spends its own share of the false-alarm budget, whoever asks for it.
+        look = state.looks + 1 if fresh.num_rows else max(state.looks, 1)
         report = judge_window(
-            traffic.log,
+            fresh if fresh.num_rows else traffic.log,
             traffic.feedback,
             traffic.release.profile,
             traffic.release.contract,
@@ -67,16 +77,17 @@ class Watch:
             endpoint=self._project.endpoint_name,
             released=traffic.released,
             now=self._clock.now(),
-            # Each look spends its own share of the false-alarm budget, whoever asks for it.
-            look=state.looks + 1,
+            look=look,
+            log=traffic.log,
         )
-        self._keep(report)
-        self._store.records.put_document(_KIND, key, replace(state, looks=state.looks + 1).to_json())
+        if fresh.num_rows:
+            self._keep(report)
+            self._store.records.put_document(WATCH, key, replace(state, looks=look).to_json())
         return report
 
     def _state(self) -> WatchState:
         traffic = read_traffic(self._project, self._store, since=self._clock.now())
-        value = self._store.records.get_document(_KIND, f"{self._project.name}/{traffic.release.digest}")
+        value = self._store.records.get_document(WATCH, watch_key(self._project, traffic.release))
         return WatchState.from_json(value) if isinstance(value, dict) else WatchState()
 
     def _keep(self, report: WindowReport) -> None:

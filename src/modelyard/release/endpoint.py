@@ -327,7 +327,7 @@ def _gate_verdicts(release: Digest, proof: Proof) -> list[Entry]:
 
 
 def _canary_missing(state: EndpointState, release: Digest, name: str, proof: Proof) -> _Refusal | None:
-    fix = "let the canary run on with: modelyard release"
+    fix = "let the canary run on, judged by: modelyard monitor --watch"
     if not isinstance(state.policy, Canary) or state.policy.candidate != release:
         return _Refusal(
             f"{short(release)} is not the candidate of a running canary",

@@ -56,7 +56,7 @@ def score_test(id: str) -> ScoreTest:
 
 
 def _note(id: str) -> str:
-    return f"modelyard score note {id} --link URL"
+    return f"modelyard score note {id} --link URL --author NAME"
 
 
 TESTS: tuple[ScoreTest, ...] = (
@@ -196,42 +196,42 @@ TESTS: tuple[ScoreTest, ...] = (
         "monitoring.1",
         "Dependency changes result in notification",
         "a drill: a planted change of lock file, schema or data source is noticed",
-        "modelyard drill monitoring.1",
+        _note("monitoring.1"),
     ),
     ScoreTest(
         "monitoring.2",
         "Data invariants hold in training and serving inputs",
         "a drill: a planted breach and a planted drift fire, clean traffic stays quiet",
-        "modelyard drill monitoring.2",
+        "modelyard run",
     ),
     ScoreTest(
         "monitoring.3",
         "Training and serving features compute the same values",
         "a drill: planted skew between logged and offline features fires",
-        "modelyard drill monitoring.3",
+        "modelyard run",
     ),
     ScoreTest(
         "monitoring.4",
         "Models are not too stale",
         "a drill: a planted old release date fires",
-        "modelyard drill monitoring.4",
+        "modelyard run",
     ),
     ScoreTest(
         "monitoring.5",
         "The model is numerically stable",
         "a drill: planted NaN and overflow fire",
-        "modelyard drill monitoring.5",
+        "modelyard run",
     ),
     ScoreTest(
         "monitoring.6",
         "The model has not experienced regressions in computing performance",
         "a drill: a planted slow-down fires",
-        "modelyard drill monitoring.6",
+        "modelyard run",
     ),
     ScoreTest(
         "monitoring.7",
         "The model has not regressed in prediction quality on served data",
         "a drill: a planted shift of labels fires",
-        "modelyard drill monitoring.7",
+        "modelyard run",
     ),
 )

@@ -10,8 +10,9 @@ from modelyard.core.progress import Progress
 from modelyard.lifecycle.debugging import debug_row
 from modelyard.lifecycle.loop import Context
 from modelyard.lifecycle.parts import part_of
+from modelyard.lifecycle.replay import ONCE, REST
 from modelyard.lifecycle.step import Outcome
-from modelyard.lifecycle.traffic import Traffic, monitor_options, read_traffic, wait_for_rows
+from modelyard.lifecycle.traffic import Traffic, begin_watch, monitor_options, read_traffic, wait_for_rows
 from modelyard.measure.measurement import Verdict
 from modelyard.monitor.window import judge_window
 from modelyard.score.context import CheckContext
@@ -35,6 +36,7 @@ def run(context: Context, progress: Progress) -> Outcome:
         released=traffic.released,
         now=now,
     )
+    begin_watch(project, context.store, traffic, report)
     verdicts = [report.to_verdict()]
     verdicts += [alarm_verdict(alarm.kind, alarm.verdict) for alarm in report.alarms]
     for number, drill in enumerate(DRILLS.names()):
@@ -83,8 +85,8 @@ def _offline(context: Context, traffic: Traffic) -> Any:
     import pyarrow as pa
 
     part = part_of(context, "test").table
-    prefix = f"canary-{context.values('release')['release'][-8:]}-"
-    ids = {f"{prefix}{row}": row for row in range(part.num_rows)}
+    mine = context.values("release")["release"][-8:]
+    ids = {f"{first}-{mine}-{row}": row for first in (ONCE, REST) for row in range(part.num_rows)}
     asked = [name for name in traffic.log["id"].to_pylist() if name in ids]
     features = part.select([column.name for column in traffic.release.contract.features])
     return features.take(pa.array([ids[name] for name in asked])).append_column("id", pa.array(asked))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from modelyard.core.clock import from_iso
 from modelyard.core.progress import Progress, part
@@ -19,6 +19,11 @@ from modelyard.release.endpoint import Endpoints, EndpointState
 from modelyard.release.policy import Canary, Policy, Single
 
 
+def parts(context: Context) -> dict[str, str]:
+    """The endpoint's name; where it listens changes nothing about the evidence."""
+    return {"[endpoint] name": context.project.endpoint_name}
+
+
 def run(context: Context, progress: Progress) -> Outcome:
     name, release = context.project.endpoint_name, context.values("release")["release"]
     endpoints, champion = Endpoints(context.store), champion_digest(context)
@@ -31,15 +36,18 @@ def run(context: Context, progress: Progress) -> Outcome:
     replayed = replay_of(context, release, champion, from_iso(state.since))
     decision, answered = replayed.conduct(client, part(progress, 0.35, 0.95))
     context.store.ledger.append_verdict(release, decision.verdict, by=context.command)
+    asked = len(answered)
     state = _conclude(context, endpoints, replayed, decision)
-    replayed.feedback(client, answered)
     wait_for_generation(client.url, name, state.generation)
+    if decision.action == "promote" and not replayed.first:
+        answered += replayed.rest(client, answered)
+    replayed.feedback(client, answered)
     canaried = Verdict(
         "infra.6",
         decision.action == "promote",
         decision.verdict.why,
         decision.verdict.measurements,
-        details={"requests": len(answered), "action": decision.action, **decision.verdict.details},
+        details={"requests": asked, "action": decision.action, **decision.verdict.details},
     )
     values: dict[str, Any] = {
         "endpoint": name,
@@ -48,10 +56,11 @@ def run(context: Context, progress: Progress) -> Outcome:
         "canary": decision.verdict.to_json(),
         "drill": drilled.to_json(),
         "began": replayed.began,
+        "tolerance": replayed.truth.tolerance,
         "requests": sum(item.ok for item in answered),
     }
     against = "its answers in training" if replayed.first else "the champion"
-    headline = f"canary: {decision.action} after {len(answered)} requests against {against} · {drilled.why}"
+    headline = f"canary: {decision.action} after {asked} requests against {against} · {drilled.why}"
     stops = "" if decision.action == "promote" else f"the canary: {decision.verdict.why}"
     if decision.action == "continue":
         stops += "; raise [canary] requests, or let live traffic decide: modelyard monitor --watch"
@@ -60,11 +69,13 @@ def run(context: Context, progress: Progress) -> Outcome:
 
 def _begin(context: Context, endpoints: Endpoints, champion: str | None, release: str) -> EndpointState:
     """Puts the candidate before traffic: beside the champion, or alone where nobody serves yet."""
-    policy: Policy = Single(release)
+    name, policy = context.project.endpoint_name, cast("Policy", Single(release))
     if champion is not None and champion != release:
         policy = Canary(champion, release, context.project.canary.fraction, salt=release[-8:])
-    why = "canary on replayed held-out traffic"
-    return endpoints.set(context.project.endpoint_name, policy, why=why, by=context.command)
+        if not isinstance(endpoints.show(name).policy, Single):
+            # A trial that was interrupted is over: its counts are lost, and it may have asked to roll back.
+            endpoints.rollback(name, why="the trial was interrupted", by=context.command)
+    return endpoints.set(name, policy, why="canary on replayed held-out traffic", by=context.command)
 
 
 def _conclude(context: Context, endpoints: Endpoints, replayed: Replay, decision: Decision) -> EndpointState:

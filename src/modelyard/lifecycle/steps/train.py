@@ -59,9 +59,25 @@ def run(context: Context, progress: Progress) -> Outcome:
         "history": finite([dict(row) for row in fitted.history]),
     }
     tried = sum(trial.state != "failed" for trial in study.trials)
-    headline = f"{model.producer or 'model'} · {tried} trials · {show_measurement(measured)}"
+    headline = f"{what_was_trained(fitted.trained)} · {tried} trials · {show_measurement(measured)}"
     verdicts = ((model.digest, converted.parity), (code, tuning_verdict(study)))
     return Outcome(values, headline, verdicts)
+
+
+def what_was_trained(trained: Any) -> str:
+    """The name that people know a trained object by: its last step's class, or the network's.
+
+    >>> from sklearn.linear_model import Ridge
+    >>> what_was_trained(Ridge())
+    'Ridge'
+    """
+    steps = getattr(trained, "steps", None)
+    if isinstance(steps, list) and steps:
+        return what_was_trained(steps[-1][1])
+    if type(trained).__module__.startswith("modelyard.train."):
+        name = type(trained.module).__name__
+        return "torch network" if name == "Sequential" else name
+    return type(trained).__name__
 
 
 def _record(context: Context, params: Any, metrics: dict[str, float]) -> None:
