@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -167,13 +168,8 @@ def parse(text: str) -> Plan:
                 value=part.strip(),
                 rule="name, or name(option=value, ...)",
             )
-        name = match[1]
-        options: dict[str, Value] = {}
-        for key, value in _pairs(name, match[2] or ""):
-            if key in options:
-                raise CompressError(f"step {number} of the plan: {name} is given {key!r} twice", value=value)
-            options[key] = value
-        steps.append(_step(name, options, number))
+        with _numbered(number):
+            steps.append(Step(match[1], step_of(match[1], _options(match[1], match[2] or ""))))
     return Plan(tuple(steps))
 
 
@@ -183,7 +179,9 @@ def of_tables(tables: Sequence[Mapping[str, Any]]) -> Plan:
     for number, table in enumerate(tables, start=1):
         if not isinstance(table, Mapping) or not isinstance(table.get("pass"), str):
             raise CompressError(f"step {number} of the plan names no pass", value=table, rule='pass = "..."')
-        steps.append(_step(table["pass"], {str(k): v for k, v in table.items() if k != "pass"}, number))
+        with _numbered(number):
+            given = {str(key): value for key, value in table.items() if key != "pass"}
+            steps.append(Step(table["pass"], step_of(table["pass"], given)))
     return Plan(tuple(steps))
 
 
@@ -266,13 +264,24 @@ def _at(error: CompressError, number: int, name: str, plan: Plan) -> CompressErr
     )
 
 
-def _step(name: str, options: Mapping[str, Value], number: int) -> Step:
+@contextmanager
+def _numbered(number: int) -> Iterator[None]:
+    """Errors within say which step of the plan they are about."""
     try:
-        return Step(name, step_of(name, options))
+        yield
     except CompressError as error:
         raise CompressError(
             f"step {number} of the plan: {error.what}", value=error.value, rule=error.rule, fix=error.fix
         ) from error
+
+
+def _options(name: str, text: str) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for key, value in _pairs(name, text):
+        if key in found:
+            raise CompressError(f"{name} is given {key!r} twice", value=value)
+        found[key] = value
+    return found
 
 
 def _pairs(name: str, text: str) -> Iterator[tuple[str, Value]]:

@@ -71,7 +71,9 @@ def made(kind: Any, given: Mapping[str, Value], *, called: str) -> Any:
             raise CompressError(f"{called} has no option {key!r}", fix=did_you_mean(key, known))
         if name in chosen:
             raise CompressError(f"{called} is given the option {name!r} twice", value=value)
-        chosen[name] = value
+        wants_text = isinstance(known[name][1], str)
+        # A choice that looks like a number is still a choice.
+        chosen[name] = str(value) if wants_text and type(value) is int else value
     return kind(**chosen)
 
 
