@@ -36,13 +36,16 @@ Reply = Callable[[int, list[tuple[str, str]], bytes], None]
 class Careful(Protocol):
     """Who answers what the short way does not: `App`."""
 
+    @property
+    def coming(self) -> int: ...
+
     def refuse(self, error: RequestError, reply: Reply) -> None: ...
 
 
 class _Way:
     """What is known of one path as long as its endpoint is not swapped."""
 
-    __slots__ = ("account", "endpoint", "fixed", "name", "submit", "writer")
+    __slots__ = ("account", "endpoint", "fixed", "inline", "name", "submit", "writer")
 
     def __init__(self, endpoint: Endpoint, served: Served, account: Account) -> None:
         self.name = endpoint.name
@@ -50,6 +53,7 @@ class _Way:
         self.account = account
         self.fixed = served.fixed
         self.submit = served.lane.submit
+        self.inline = served.lane.inline
         self.writer = PlainWriter(endpoint.name, served.version, served.signature.outputs)
 
     def fits(self, inputs: Tensors) -> bool:
@@ -87,6 +91,8 @@ class Express:
         self._reader = PlainReader(elements=limits.elements, rows=limits.rows)
         self._ok = metrics.http.at("200")
         self._ways: dict[str, _Way] = {}
+        self.waiting: Call | None = None
+        """The call that was taken last, if it waits long enough for its caller to leave."""
 
     def take(self, path: str, headers: Headers, body: bytes, reply: Reply) -> bool:
         """Answers a POST now or later, or says `False`: then nothing has happened.
@@ -107,8 +113,9 @@ class Express:
             return False
         plane, account, rows = self._plane, way.account, asked.rows
         identity = asked.id or plane.new_id()
-        call = Call(asked.inputs, rows, partial(self._answer, reply, way.writer, identity, rows),
-                    identity, started, inf, account)  # fmt: skip
+        answer = partial(self._answer, reply, way.writer, identity, rows)
+        call = Call(asked.inputs, rows, answer, identity, started, inf, account, not self._careful.coming)
+        self.waiting = None if way.inline else call
         plane.open += 1
         account.open += 1
         try:

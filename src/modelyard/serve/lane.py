@@ -26,9 +26,6 @@ THREAD_RUN_SECONDS = 0.100
 """Longest run in a thread, unless one request alone takes longer: what other models wait meanwhile."""
 RUN_BYTES = 32 << 20
 """Input bytes of one run, unless one request alone has more."""
-CLOSE_SECONDS = 0.0001
-"""Calls that follow each other closer than this gather for a turn of the loop; others run at once."""
-
 Done = Callable[[Tensors | None, ModelyardError | None], None]
 
 
@@ -77,6 +74,8 @@ class Call(msgspec.Struct, gc=False, eq=False):
     started: float = 0.0
     deadline: float = inf
     sink: Sink | None = None
+    alone: bool = False
+    """Whether nothing else is on its way: the call may run, and be answered, while it is submitted."""
     gone: bool = False
 
 
@@ -121,10 +120,8 @@ class Lane:
         self._batch = batch
         self._wait = wait
         self._monotonic = monotonic
-        self._last = 0.0
         self._soon_done = 0
         self._quiet = 0
-        self._gather = False
         self.item_bytes = sum(
             spec.dtype.itemsize * int(np.prod(spec.shape[1:], dtype=np.int64)) * (-1 not in spec.shape[1:])
             for spec in session.signature.inputs
@@ -155,7 +152,7 @@ class Lane:
         self._set_cap()
 
     def submit(self, call: Call) -> None:
-        """Takes a call whose inputs fit the signature; a quiet lane answers it before this returns.
+        """Takes a call whose inputs fit the signature; one that is `alone` may be answered at once.
 
         Raises `RequestError` 503 when too many wait, or when it could not be answered in time.
         """
@@ -164,10 +161,7 @@ class Lane:
             self._admit(call)
         elif call.rows > batcher.room:
             raise self._full()
-        started = call.started
-        close = started - self._last < CLOSE_SECONDS
-        self._last = started
-        if self.inline and not (self._busy or self._gather or close or call.gone):
+        if call.alone and self.inline and not self._busy:
             self._run_now(call)
             return
         shape: Hashable = None
@@ -211,11 +205,6 @@ class Lane:
         else:
             self._busy = False
 
-    def behind(self, call: Call) -> None:
-        """Takes a call that must not hold up who asks: it never runs before this returns."""
-        self._gather = True
-        self.submit(call)
-
     def _admit(self, call: Call) -> None:
         batcher = self._batcher
         if batcher.waiting and batcher.waiting + call.rows > batcher.room:
@@ -253,7 +242,6 @@ class Lane:
         self._batcher.left.clear()
         if not batch:
             self._busy = False
-            self._gather = False
             return
         if self.inline:
             self._finish(self._run(batch, items))
@@ -318,11 +306,9 @@ class Lane:
     def _finish(self, runs: list[Run]) -> None:
         # The next run is started first: answering is work for the loop, running may be for a thread.
         if not self.inline:
-            self._gather = self._batcher.waiting > 0
             self._rest()
             self._deliver(runs)
             return
-        self._gather = len(runs[0].calls) > 1
         self._deliver(runs)
         self._rest()
 

@@ -135,7 +135,7 @@ class Plane:
         return f"{self._name}-{next(self._numbers):x}"
 
     def ask(self, question: Question, chosen: Chosen, answer: Answer) -> Call:
-        """Asks the chosen release; `answer` is called once, maybe before this returns.
+        """Asks the chosen release; `answer` is called once, never before this returns.
 
         Raises `RequestError` (400) when the inputs do not fit the signature, naming the input, (503) when
         too many wait or the answer would come after the question's deadline, and (504) when that has
@@ -233,7 +233,7 @@ class Plane:
         try:
             check_inputs(shadow, question.inputs)
             account.open += 1
-            shadow.lane.behind(call)
+            shadow.lane.submit(call)
         except RequestError:
             account.open -= 1
             self._note(account, "rejected", question)

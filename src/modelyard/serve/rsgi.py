@@ -117,6 +117,7 @@ class RsgiDoor:
                 body = await self._body(protocol) if length != "0" else b""
             elif method in _CHUNKED_METHODS:
                 body = await self._chunks(protocol)
+            self._app.coming = len(self._reading)
             call = self._app.handle(method, scope.path, headers, body, reply)
             if call is not None:
                 await _while_there(call, protocol)

@@ -80,8 +80,6 @@ class Bench:
             run_seconds=Histogram(), batch_items=Histogram(), item_seconds=1e-5, wait=wait,
             monotonic=self.clock.monotonic,
         )  # fmt: skip
-        # As if a call had just come: what is asked now gathers until the executor runs.
-        lane._last = self.clock.monotonic()
         return lane
 
     def served(self, digit: str = "a", version: str = "1", session: Any = None, **options: Any) -> Served:
