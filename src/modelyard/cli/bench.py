@@ -53,7 +53,13 @@ def command(name: str, about: str) -> click.Command:
     @click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Send with all requests.")
     @click.option("--ceiling/--no-ceiling", default=True, help="Load a constant answer too, for comparison.")
     @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a .svg or .png.")
-    @click.option("--seed", type=int, default=0)
+    @click.option(
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Of arrival times and of the rows that are sent.",
+    )
     @json_option
     @click.pass_context
     def bench(ctx: click.Context, /, server: str, endpoint: str | None, as_json: bool, **given: Any) -> None:

@@ -108,6 +108,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("monitor", "false_alarms = 0.9", "a number from"),
     ("monitor", "window = 5", "a whole number from 20"),
     ("monitor", 'stale_after = "30 days"', "a duration"),
+    ("monitor", 'detectors = "ks"', "a list of texts"),
     ("policy", "owner = 7", "a text in quotes"),
     ("policy", 'allowed_sources = "crm"', "a list of texts"),
     ("policy", "personal_features = [true]", "a list of texts"),

@@ -177,7 +177,7 @@ def test_promotion_needs_the_passed_verdict_of_this_trial(yard: Yard) -> None:
             yard.endpoints.promote("digits", by="tester")
         assert yard.shows(Canary(a, b, yard.endpoints.show("digits").policy.fraction))  # type: ignore[union-attr]
 
-    refused(r"no canary verdict.*release\.canary.*modelyard release")
+    refused(r"no canary verdict.*release\.canary.*modelyard monitor")
     yard.canary("continue")
     refused("has not passed: not decided yet")
     yard.canary("promote", endpoint="another")

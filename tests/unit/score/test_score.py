@@ -56,7 +56,7 @@ def test_an_empty_ledger_scores_nothing_and_says_what_to_run() -> None:
     assert all(
         line.points == 0 and line.missing and line.command and line.entry is None for line in result.lines
     )
-    assert result.line("monitoring.2").command == "modelyard drill monitoring.2"
+    assert result.line("monitoring.2").command == "modelyard run"
     assert "no drill yet" in result.line("monitoring.2").missing
 
 
