@@ -65,6 +65,8 @@ class Follower:
     ) -> None:
         self.endpoints = endpoints
         """What is followed now."""
+        self.base = frozenset(endpoints)
+        """What was followed from the start."""
         self._wanted = wanted
         self._router = router
         self._shelf = shelf

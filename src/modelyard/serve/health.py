@@ -15,6 +15,9 @@ class Following(Protocol):
     def endpoints(self) -> tuple[str, ...]: ...
 
     @property
+    def base(self) -> frozenset[str]: ...
+
+    @property
     def refused(self) -> Mapping[str, Any]: ...
 
     @property
@@ -28,7 +31,11 @@ class Following(Protocol):
 
 
 class Health:
-    """Readiness of one process: every endpoint that it is to serve is served, and it is not draining."""
+    """Readiness of one process: every endpoint that it was started for is served, and it is not draining.
+
+    What an operator unloads is not waited for. What an operator loads has a readiness of its own: a name
+    that was mistyped must not take the whole service out of its balancer.
+    """
 
     def __init__(self, router: Router, following: Following) -> None:
         self._router = router
@@ -38,8 +45,8 @@ class Health:
     @property
     def ready(self) -> bool:
         """Whether requests to every endpoint are answered."""
-        served = self._router.endpoints
-        return not self.draining and all(name in served for name in self._following.endpoints)
+        served, base = self._router.endpoints, self._following.base
+        return not self.draining and all(name in served for name in self._following.endpoints if name in base)
 
     @property
     def settled(self) -> bool:

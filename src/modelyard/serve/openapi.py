@@ -114,7 +114,7 @@ _CHANGE: Json = {
 
 def _endpoint(name: str, served: Described, limits: Limits, guarded: bool) -> dict[str, Json]:
     signature, contract = served.signature, served.contract
-    asking = ("400", "408", "413", "415", "422", "503", "504")
+    asking = ("400", "404", "408", "413", "415", "422", "503", "504")
     tensors = {
         "type": "object",
         "required": ["inputs"],
@@ -155,12 +155,12 @@ def _endpoint(name: str, served: Described, limits: Limits, guarded: bool) -> di
         f"/feedback/{name}": _post(
             "The right answers, by prediction id.", {"200": _json("What was kept.", _object(
                 {"accepted": {"type": "integer"}, "unknown": {"type": "integer"}}))},
-            ("400", "403", "408", "413", "415", "503"), guarded,
+            ("400", "403", "404", "408", "413", "415", "503"), guarded,
             {"requestBody": _body(_feedback(served.labels))}),
-        f"/v2/models/{name}": _get("Metadata.", {"200": _json("Its tensors.", model)}, ("503",), guarded),
+        f"/v2/models/{name}": _get("Metadata.", {"200": _json("Tensors.", model)}, ("404", "503"), guarded),
         f"/v2/models/{name}/ready": _get(
             "Readiness.", {"200": _json("Ready.", ready), "503": _json("Not ready.", {"type": "object"})},
-            (), guarded),
+            ("404",), guarded),
         f"/v2/models/{name}/infer": _post(
             "The Open Inference Protocol.", {"200": infer_answer}, asking, guarded,
             {"parameters": [length, _timeout()], "requestBody": infer_body}),

@@ -1,0 +1,87 @@
+"""Services of the benchmark's releases, started for a test and stopped after it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard.serve.options import ServeOptions
+from modelyard.serve.service import Running, start, stop
+
+
+def _yard() -> Any:
+    """The benchmark's releases: tests and benchmark serve the same models."""
+    path = Path(__file__).parents[2] / "benchmarks" / "serve_yard.py"
+    spec = importlib.util.spec_from_file_location("serve_yard", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["serve_yard"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A service and what it serves."""
+
+    running: Running
+    state: Path
+    options: ServeOptions
+    yard: Any
+    module: Any
+
+    @property
+    def url(self) -> str:
+        return self.running.url
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.url.partition("://")[2].rpartition(":")
+        return host, int(port)
+
+    def log(self) -> str:
+        return self.running.log.read_text()
+
+
+@pytest.fixture(scope="session")
+def serve_on() -> Callable[..., Serving]:
+    """Makes a yard in a folder and starts a service before it; `stop_serving` ends it."""
+    module = _yard()
+
+    def begin(folder: Path, *endpoints: str, before: Callable[[Path], None] | None = None,
+              known: tuple[str, ...] = ("mlp", "mixed"), **options: Any) -> Serving:  # fmt: skip
+        yard = module.Yard.make(folder)
+        yard.serve(known)
+        state = folder / "state"
+        state.mkdir()
+        if before is not None:
+            before(state)
+        given = ServeOptions(
+            state=state, root=folder / "store", endpoints=endpoints or known, keys=yard.keys,
+            **({"port": 0} | options),
+        )  # fmt: skip
+        return Serving(start(given), state, given, yard, module)
+
+    return begin
+
+
+@pytest.fixture
+def serving(tmp_path: Path, serve_on: Callable[..., Serving]) -> Iterator[Callable[..., Serving]]:
+    """`serve_on` in the test's own folder; what was started is stopped."""
+    begun: list[Serving] = []
+    numbers = count()
+
+    def begin(*endpoints: str, **options: Any) -> Serving:
+        begun.append(serve_on(tmp_path / f"yard-{next(numbers)}", *endpoints, **options))
+        return begun[-1]
+
+    yield begin
+    for made in begun:
+        stop(made.state)
