@@ -156,6 +156,11 @@ def _text_bytes(values: pa.ChunkedArray) -> int:
             lengths = pc.binary_length(chunk.dictionary.cast(pa.large_string()))
             total += pc.sum(pc.take(lengths, chunk.indices)).as_py() or 0
         return total
+    if pa.types.is_string_view(kind):
+        # A view begins with its length; several may show the same bytes.
+        lengths = [np.frombuffer(chunk.buffers()[1], np.int32)[:: 4][chunk.offset :][: len(chunk)]
+                   for chunk in values.chunks]  # fmt: skip
+        return int(sum(np.maximum(each, 0).sum(dtype=np.int64) for each in lengths))
     if is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         total = 0
         for chunk in values.chunks:

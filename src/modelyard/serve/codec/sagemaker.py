@@ -121,15 +121,15 @@ def named_rows(
 def write_csv(outputs: Tensors, *, labels: tuple[str, ...]) -> bytes:
     """One line for each row: `label,confidence` of a classification, or the prediction."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     if labels:
         probabilities = outputs["probabilities"]
         best = probabilities.argmax(axis=1)
         confidence = probabilities[np.arange(len(best)), best].tolist()
-        writer.writerows(zip([labels[top] for top in best.tolist()], confidence, strict=True))
+        rows = zip([labels[top] for top in best.tolist()], confidence, strict=True)
+        csv.writer(out, lineterminator="\n").writerows(rows)
     else:
         values = outputs["prediction"].astype(np.float64).reshape(-1).tolist()
-        writer.writerows(["" if isnan(value) else repr(value)] for value in values)
+        out.writelines(("" if isnan(value) else repr(value)) + "\n" for value in values)
     return out.getvalue().encode("utf-8", "replace")
 
 
