@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from modelyard.core.errors import ServeError
+from modelyard.release.key import signing_key
 from modelyard.release.policy import Canary, Shadow, Single
 from modelyard.serve.options import Limits, ServeOptions
 from modelyard.serve.reading import read_feedback, read_predictions
@@ -379,6 +380,54 @@ def test_a_bad_release_is_refused_and_the_old_one_serves_on(fresh: Place) -> Non
     assert fresh.metric("modelyard_refused_total") == 1
     fresh.yard.set("mixed", Single(good.digest))
     until(lambda: "refused" not in report())
+
+
+class Stranger(yard.Yard):
+    """Somebody who writes into the same store with a key of their own."""
+
+    @property
+    def keys(self) -> Path:
+        return self.folder / "strange-keys"
+
+
+def _changed(place: Place) -> Any:
+    """A release whose model was changed where the store keeps it."""
+    release = place.yard.release("mixed", yard.mixed(2.0))
+    name = release.files["model.onnx"].removeprefix("sha256:")[2:]
+    (path,) = (place.yard.folder / "store" / "objects").rglob(name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    return release
+
+
+def _strange(place: Place) -> Any:
+    """A release that is whole, and signed by a key that the service does not trust."""
+    stranger = Stranger(place.yard.folder, place.yard.store)
+    signing_key(stranger.keys)
+    return stranger.release("mixed", yard.mixed(2.0))
+
+
+@pytest.mark.parametrize("make", [_changed, _strange])
+def test_a_tampered_release_is_refused_and_the_old_one_serves_on(
+    fresh: Place, make: Callable[[Place], Any]
+) -> None:
+    good = fresh.yard.release("mixed", yard.mixed(1.0))
+    fresh.yard.set("mixed", Single(good.digest))
+    fresh.start("mixed")
+    bad = make(fresh)
+    fresh.yard.set("mixed", Canary(good.digest, bad.digest, 1.0))
+
+    def report() -> dict[str, Any]:
+        return dict(httpx.get(f"{fresh.url}/v2/health/ready").json()["endpoints"]["mixed"])
+
+    until(lambda: "refused" in report())
+    assert re.search("damaged|differs|not trusted", report()["refused"]["why"])
+    body = {"rows": [{"size": 1, "colour": "blue"}]}
+    for _ in range(20):
+        answer = httpx.post(f"{fresh.url}/predict/mixed", json=body)
+        assert (answer.status_code, answer.json()["version"]) == (200, "1")
 
 
 def test_killed_and_without_a_store_it_serves_again(fresh: Place) -> None:
