@@ -1,8 +1,8 @@
 """The HTTP door: Granian's RSGI worker inside our own process and on our own event loop.
 
 Granian's command line would own processes, signals and the loop. Here its worker class is built as
-`granian.server.mp` (2.8) builds it, with one difference: a request's coroutine ends when the plane has
-taken the request, and the reply is sent by whoever finishes it. No task waits for an answer.
+`granian.server.mp` (2.8) builds it, with one difference: a request is a callback, not a coroutine, and its
+reply is sent by whoever finishes it. No task waits for an answer.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
-from granian._futures import _new_cbscheduler
 from granian.http import HTTP1Settings
 
 from modelyard.core.clock import Clock
@@ -24,6 +24,7 @@ from modelyard.serve.access.tls import Tls
 from modelyard.serve.app import App
 from modelyard.serve.lane import Call
 from modelyard.serve.options import Limits
+from modelyard.serve.scheduler import callback_scheduler
 
 # Its stub file is behind its code (2.8.7): no IPC argument, no serve methods.
 _ENGINE: Any = importlib.import_module("granian._granian")
@@ -46,6 +47,8 @@ class RsgiDoor:
         self._closed: asyncio.Future[None] | None = None
         self._reading: dict[int, tuple[float, Any]] = {}
         self._watch: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self, listening: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         """Begins to answer; the socket must listen, and belongs to the door from here on."""
@@ -85,7 +88,8 @@ class RsgiDoor:
             False,
             (None, None),
         )
-        scheduler = _new_cbscheduler(loop, self._receive, impl_asyncio=True)
+        self._loop = loop
+        scheduler = callback_scheduler(loop, self._begin)
         worker.serve_str(scheduler, loop, self._signal)
         self._watch = loop.call_later(1.0, self._cut, loop)
 
@@ -97,43 +101,63 @@ class RsgiDoor:
         if self._closed is not None:
             await self._closed
 
-    async def _receive(self, watcher: Any) -> None:
-        """Reads one request and hands it on; Granian's watcher only hears of failures."""
+    def _begin(self, watcher: Any) -> None:
+        """Takes one request whose head is there; Granian's watcher only hears of failures."""
         protocol = watcher.proto
-        reply = protocol.response_bytes
         try:
             scope = watcher.scope
-            method = scope.method
             headers: Callable[[str], str | None] = scope.headers.get
             if self._handshakes is not None:
                 self._handshakes.spoke(scope.client, self._clock.monotonic())
             if self._app.guarded:
-                self._app.admit(method, scope.path, headers)
-            body = b""
+                self._app.admit(scope.method, scope.path, headers)
             length = headers("content-length")
-            if length is not None:
-                if int(length) > self._limits.body:
-                    raise _too_large(int(length), self._limits.body)  # noqa: TRY301
-                body = await self._body(protocol) if length != "0" else b""
-            elif method in _CHUNKED_METHODS:
-                body = await self._chunks(protocol)
-            self._app.coming = len(self._reading)
-            call = self._app.handle(method, scope.path, headers, body, reply)
-            if call is not None:
-                await _while_there(call, protocol)
+            if length is None and scope.method in _CHUNKED_METHODS:
+                self._task(self._unmeasured(watcher))
+                return
+            if length is None or length == "0":
+                self._take(watcher, b"")
+                return
+            if int(length) > self._limits.body:
+                raise _too_large(int(length), self._limits.body)  # noqa: TRY301
+            self._reading[id(protocol)] = (self._clock.monotonic(), protocol)
+            protocol().add_done_callback(partial(self._arrived, watcher, protocol))
         except RequestError as error:
-            self._app.refuse(error, reply)
+            self._app.refuse(error, protocol.response_bytes)
         except Exception as error:  # the client has gone, mostly; Granian logs and closes.
             watcher.err(error)
 
-    async def _body(self, protocol: Any) -> bytes:
-        key = id(protocol)
-        self._reading[key] = (self._clock.monotonic(), protocol)
+    def _arrived(self, watcher: Any, protocol: Any, body: Any) -> None:
+        """Goes on with a request whose body is there, or will never be."""
+        self._reading.pop(id(protocol), None)
         try:
-            body: bytes = await protocol()
-        finally:
-            del self._reading[key]
-        return body
+            self._take(watcher, body.result())
+        except Exception as error:  # as in `_begin`
+            watcher.err(error)
+
+    async def _unmeasured(self, watcher: Any) -> None:
+        """Reads a body that does not say its length."""
+        try:
+            self._take(watcher, await self._chunks(watcher.proto))
+        except RequestError as error:
+            self._app.refuse(error, watcher.proto.response_bytes)
+        except Exception as error:  # as in `_begin`
+            watcher.err(error)
+
+    def _take(self, watcher: Any, body: bytes) -> None:
+        """Hands a whole request on, and drops it when its client leaves while it waits."""
+        scope, protocol = watcher.scope, watcher.proto
+        self._app.coming = len(self._reading)
+        call = self._app.handle(scope.method, scope.path, scope.headers.get, body, protocol.response_bytes)
+        if call is not None:
+            self._task(_while_there(call, protocol))
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._loop is None:
+            raise ValueError("the door is not open")
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _chunks(self, protocol: Any) -> bytes:
         """A body that does not say its length, read no further than the limit."""
