@@ -16,7 +16,7 @@ def rank_for(singular: Array, energy: float) -> int:
     By Eckart and Young (1936) the squared error of the best rank-r matrix is exactly the sum of the squared
     singular values left out, so `1 - energy` bounds the relative squared error.
 
-    >>> rank_for(np.array([3.0, 1.0, 0.1]), 0.9), rank_for(np.array([3.0, 1.0, 0.1]), 0.999)
+    >>> rank_for(np.array([3.0, 1.0, 0.1]), 0.89), rank_for(np.array([3.0, 1.0, 0.1]), 0.999)
     (1, 2)
     """
     squares = np.square(singular, dtype=np.float64)

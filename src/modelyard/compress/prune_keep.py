@@ -11,10 +11,17 @@ from modelyard.compress.prune_mask import fractions, smallest
 _MANY = 0.05
 
 
-def sparse_masks(weights: Iterable[torch.nn.Parameter]) -> dict[torch.nn.Parameter, torch.Tensor]:
-    """True where a weight is not zero, for each weight of which at least a twentieth is."""
+def sparse_masks(
+    weights: Iterable[torch.nn.Parameter], tables: Iterable[torch.nn.Parameter] = ()
+) -> dict[torch.nn.Parameter, torch.Tensor]:
+    """True where a weight is not zero, for each weight of which at least a twentieth is.
+
+    In the table of a codebook one value stands for many weights, so there a single zero is kept.
+    """
     found = {weight: weight.detach() != 0 for weight in weights}
-    return {weight: mask for weight, mask in found.items() if float((~mask).float().mean()) >= _MANY}
+    masks = {weight: mask for weight, mask in found.items() if float((~mask).float().mean()) >= _MANY}
+    books = {table: table.detach() != 0 for table in tables}
+    return masks | {table: mask for table, mask in books.items() if not bool(mask.all())}
 
 
 def magnitude_masks(

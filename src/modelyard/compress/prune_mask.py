@@ -72,6 +72,6 @@ def cubic(start: float, end: float, step: int, steps: int) -> float:
     s = end + (start - end) (1 - step/steps)^3, Zhu and Gupta 2017, arXiv:1710.01878, equation 1.
 
     >>> [round(cubic(0.0, 0.8, step, 4), 3) for step in range(5)]
-    [0.0, 0.463, 0.7, 0.787, 0.8]
+    [0.0, 0.463, 0.7, 0.788, 0.8]
     """
     return end + (start - end) * (1 - step / steps) ** 3

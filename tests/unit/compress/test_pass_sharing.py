@@ -137,6 +137,11 @@ def test_deep_compression_of_a_pruned_graph(wide: Case) -> None:
     zeros = [float((onnx.numpy_helper.to_array(item) == 0).mean()) for item in _weights(shared.onnx)]
     assert min(zeros) > 0.7
     read_model(unpack(data), task=shared.task, labels=shared.labels)
+    # As a codebook in the graph the zeros have the index 0, and the file is as small.
+    codebook = WeightSharing().apply(pruned, wide.calibration).model
+    assert len(pack(codebook.onnx)) < 1.05 * len(data)
+    was, now = (predict(OnnxRuntime().load(model), wide.held.tensors) for model in (shared, codebook))
+    np.testing.assert_array_equal(was, now)
 
 
 def _weights(data: bytes) -> list[Any]:

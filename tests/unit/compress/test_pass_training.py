@@ -188,6 +188,17 @@ def test_a_pruned_graph_gets_its_quality_back_and_keeps_its_zeros(nets: Any, pic
     assert not any("keep their zeros" in note for note in free.notes)
 
 
+def test_a_codebook_of_a_pruned_graph_keeps_its_zero(nets: Any, pictures: Case) -> None:
+    pruned = MagnitudePrune(0.6).apply(pictures.model, pictures.calibration).model
+    shared = WeightSharing(bits=4, conv_bits=4).apply(pruned, pictures.calibration).model
+    tuned = Bound(FineTune(epochs=1, rate=1e-2), trainable(nets, (1, 8, 8))).apply(
+        shared, pictures.calibration
+    )
+    constants = gf.parse(tuned.model).graph.initializer
+    books = [array_of(item) for item in constants if "_values_" in item.name]
+    assert books and all(book[0] == 0 for book in books)
+
+
 def test_a_codebook_learns_and_stays_a_codebook(nets: Any, pictures: Case) -> None:
     shared = WeightSharing(bits=2, conv_bits=2).apply(pictures.model, pictures.calibration).model
     tuned = Bound(FineTune(epochs=2, rate=1e-2), trainable(nets, (1, 8, 8))).apply(
@@ -331,8 +342,6 @@ def test_a_recipe_gives_the_student_and_the_first_weights(nets: Any, wide: Case,
     ticket = Bound(GradualPrune(0.5, rounds=2, epochs=6, rate=1e-2, rewind=True), how)
     found = ticket.apply(student.model, wide.calibration)
     assert "each round began from the recipe's first weights" in found.notes
-    again = ticket.apply(student.model, wide.calibration)
-    assert again.model.digest == found.model.digest
     assert accuracy(found.model, wide) > 0.75
     with pytest.raises(CompressError, match="first graph is not this model's"):
         ticket.apply(wide.model, wide.calibration)

@@ -110,7 +110,7 @@ class _Pupil:
         from modelyard.compress.prune_keep import sparse_masks
 
         module = GraphModule(gf.parse(model))
-        masks = sparse_masks(module.layer_weights().values())
+        masks = sparse_masks(module.layer_weights().values(), module.codebooks())
         seen: list[Any] = []
         main = module.logits or module.output
 

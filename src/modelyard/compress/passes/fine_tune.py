@@ -43,7 +43,7 @@ class FineTune:
         from modelyard.compress.prune_keep import sparse_masks
 
         module, task = GraphModule(gf.parse(model)), task_of(trainable)
-        masks = sparse_masks(module.layer_weights().values()) if self.zeros else {}
+        masks = sparse_masks(module.layer_weights().values(), module.codebooks()) if self.zeros else {}
         found = tune(
             module, module, lambda rows: task.hard(module(taken(task.train, rows)), task.targets[rows]),
             task, schedule(self, trainable), masks=masks,

@@ -76,6 +76,12 @@ class GraphModule(torch.nn.Module):
         wanted = [node.input[1] for node, _ in self._nodes if node.op_type in kinds]
         return {name: named[name] for name in wanted if name in named}
 
+    def codebooks(self) -> list[torch.nn.Parameter]:
+        """The tables of one dimension that a Gather makes weights from."""
+        named = self.named()
+        read = [node.input[0] for node, _ in self._nodes if node.op_type == "Gather"]
+        return [named[name] for name in read if name in named and named[name].ndim == 1]
+
     def features(self) -> str:
         """The tensor that the last layer with weights reads: what the network knows before it decides."""
         named = self.named()

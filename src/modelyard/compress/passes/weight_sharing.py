@@ -83,6 +83,11 @@ def _lookup(proto: Any, weight: str, centres: Any, places: Any) -> list[Any]:
         if item.name == weight:
             del proto.graph.initializer[index]
             break
+    exact = np.flatnonzero(centres == 0)
+    if len(exact):
+        # Pruned weights get the index 0, so that the stored file can leave them out.
+        places = np.where(places == exact[0], 0, places + (places < exact[0])).astype(places.dtype)
+        centres = np.concatenate([centres[exact], np.delete(centres, exact)])
     put(proto, table, centres)
     put(proto, indices, places)
     return [
