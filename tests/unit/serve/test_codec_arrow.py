@@ -137,7 +137,7 @@ def test_tensors_that_do_not_fit(values: Any) -> None:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_damaged_stream_ends_in_tensors_or_a_reason(data: st.DataObject) -> None:
     whole = bytearray(stream(column("note", pa.array(["a", "ü"]).dictionary_encode())))
     for _ in range(data.draw(st.integers(1, 6))):

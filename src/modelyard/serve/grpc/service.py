@@ -161,6 +161,8 @@ class InferenceService:
             raise RequestError("there is no such repository", status=404, value=asked.repository_name,
                                where="repository_name", fix="leave it empty")  # fmt: skip
         for name in asked.parameters:
+            if name == "unload_dependents" and method == "RepositoryModelUnload":
+                continue  # clients always send it; nothing here depends on another endpoint.
             # A configuration or a file sent along would be a model that nobody signed.
             raise RequestError("the parameter is not supported", value=name, where="parameters")
         if self._repository is None:
