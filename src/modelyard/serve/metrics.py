@@ -169,6 +169,11 @@ class Metrics:
             "Items that broke the contract.",
             ("endpoint", "column", "rule"),
         )
+        self.broken = self._counter(
+            "modelyard_isolation_breaks_total",
+            "Batches that did not answer like their items alone; the model is not batched any more.",
+            ("endpoint", "release"),
+        )
         self.shed = self._counter("modelyard_shed_total", "Requests refused or dropped for lack of room.",
                                   ("endpoint", "why"))  # fmt: skip
         self.logged = self._counter(

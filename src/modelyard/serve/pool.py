@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from modelyard.core.spec import Signature, Tensors
 from modelyard.model.model import Model
 from modelyard.model.onnx_runtime import OnnxRuntime
 from modelyard.model.runtime import Runtime, RuntimeOptions, Session
+from modelyard.serve.isolation import TOLERANCE, independent
 from modelyard.serve.lane import INLINE_SECONDS, Executor, Lane
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.options import Limits
@@ -22,11 +25,6 @@ from modelyard.serve.options import Limits
 if TYPE_CHECKING:
     from modelyard.data.contract import Contract
     from modelyard.release.load import LoadedRelease
-
-TOLERANCE = 1e-3
-"""Largest difference between an answer here and the same answer at training time, absolute and relative.
-
-Engines differ in the last bits between machines; int8 graphs by a step of their scale."""
 
 _PROBES = 4
 _TIMINGS = 5
@@ -74,7 +72,7 @@ def make_ready(
     never batched.
     """
     model: Model = release.model
-    session = (runtime or OnnxRuntime()).load(model, RuntimeOptions(threads=threads))
+    session = _session(model, runtime or OnnxRuntime(), threads)
     answers = release.answers
     _compare(session, answers.inputs, np.asarray(answers.outputs), model.output)
     probe = {name: values[:_PROBES] for name, values in answers.inputs.items()}
@@ -86,11 +84,12 @@ def make_ready(
         batch=limits.batch,
         room=limits.queue,
         inline=seconds < INLINE_SECONDS,
-        batchable=_independent(session, probe),
+        batchable=independent(session, probe),
         run_seconds=metrics.run_seconds.at(endpoint, release.digest),
         batch_items=metrics.batch_items.at(endpoint, release.digest),
         item_seconds=seconds,
         wait=limits.wait_seconds,
+        broken=metrics.broken.at(endpoint, release.digest),
     )
     return Served(
         digest=release.digest,
@@ -107,6 +106,21 @@ def make_ready(
     )
 
 
+_SESSIONS: WeakValueDictionary[tuple[str, str, int], Session] = WeakValueDictionary()
+_LOADING = threading.Lock()
+
+
+def _session(model: Model, runtime: Runtime, threads: int) -> Session:
+    """The model's session; all releases with the same model share one, until the last of them is dropped."""
+    key = (model.digest, runtime.name, threads)
+    with _LOADING:
+        session = _SESSIONS.get(key)
+        if session is None:
+            # A thousand arenas would each keep their largest burst: memory comes from the C library.
+            session = _SESSIONS[key] = runtime.load(model, RuntimeOptions(threads=threads, arena=False))
+        return session
+
+
 def _compare(session: Session, inputs: Tensors, expected: np.ndarray, output: str) -> None:
     found = session.run(inputs)[output]
     if found.shape != expected.shape:
@@ -120,26 +134,6 @@ def _compare(session: Session, inputs: Tensors, expected: np.ndarray, output: st
             rule=f"at most {TOLERANCE:g}",
             fix="build the release again on this kind of machine, or look for a changed engine version",
         )
-
-
-def _independent(session: Session, probe: Tensors) -> bool:
-    """Whether a batch answers like its items one by one."""
-    together = session.run(probe)
-    rows = len(next(iter(probe.values())))
-    for index in range(rows):
-        alone = session.run({name: values[index : index + 1] for name, values in probe.items()})
-        for name, values in together.items():
-            if len(values) != rows:
-                return False
-            left, right = alone[name], values[index : index + 1]
-            if left.shape != right.shape:
-                return False
-            if left.dtype == object:
-                if left.tolist() != right.tolist():
-                    return False
-            elif not np.allclose(left, right, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
-                return False
-    return True
 
 
 def _time(session: Session, single: Tensors) -> float:

@@ -30,6 +30,6 @@ def callback_scheduler(loop: asyncio.AbstractEventLoop, begin: Callable[[Any], N
             def schedule(watcher: Any) -> None:
                 call_soon(begin, watcher, context=context)
 
-            self._schedule_fn = schedule  # type: ignore[misc] - the base has it
+            self._schedule_fn = schedule  # type: ignore[misc]
 
     return Scheduler(loop, begin, None, None, None)
