@@ -162,6 +162,9 @@ class App:
             extra.append(("retry-after", str(max(1, round(error.retry_after)))))
         if error.status == 405 and error.rule is not None:
             extra.append(("allow", error.rule.replace(" or ", ", ")))
+        if error.status in (408, 413):
+            # What is left of the body is not waited for.
+            extra.append(("connection", "close"))
         if error.status == 401:
             extra.append(("www-authenticate", "Bearer"))
         self._send(reply, error.status, JSON_TYPE, write_error(error), extra)

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from granian.http import HTTP1Settings
+from granian.rsgi import ProtocolClosed as RSGIProtocolClosed
 
 from modelyard.core.clock import Clock
 from modelyard.core.errors import ModelyardError, RequestError
@@ -45,7 +46,7 @@ class RsgiDoor:
         self._handshakes: HandshakeGuard | None = None
         self._signal = _ENGINE.WorkerSignal()
         self._closed: asyncio.Future[None] | None = None
-        self._reading: dict[int, tuple[float, Any]] = {}
+        self._reading: dict[int, tuple[float, Any, Any]] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,8 +121,9 @@ class RsgiDoor:
                 return
             if int(length) > self._limits.body:
                 raise _too_large(int(length), self._limits.body)  # noqa: TRY301
-            self._reading[id(protocol)] = (self._clock.monotonic(), protocol)
-            protocol().add_done_callback(partial(self._arrived, watcher, protocol))
+            coming = protocol()
+            self._reading[id(protocol)] = (self._clock.monotonic(), protocol, coming)
+            coming.add_done_callback(partial(self._arrived, watcher, protocol))
         except RequestError as error:
             self._app.refuse(error, protocol.response_bytes)
         except Exception as error:  # the client has gone, mostly; Granian logs and closes.
@@ -132,6 +134,8 @@ class RsgiDoor:
         self._reading.pop(id(protocol), None)
         try:
             self._take(watcher, body.result())
+        except (RSGIProtocolClosed, asyncio.CancelledError):
+            return  # the client has gone, or was cut.
         except Exception as error:  # as in `_begin`
             watcher.err(error)
 
@@ -141,6 +145,8 @@ class RsgiDoor:
             self._take(watcher, await self._chunks(watcher.proto))
         except RequestError as error:
             self._app.refuse(error, watcher.proto.response_bytes)
+        except (RSGIProtocolClosed, asyncio.CancelledError):
+            return  # as in `_arrived`
         except Exception as error:  # as in `_begin`
             watcher.err(error)
 
@@ -150,7 +156,7 @@ class RsgiDoor:
         self._app.coming = len(self._reading)
         call = self._app.handle(scope.method, scope.path, scope.headers.get, body, protocol.response_bytes)
         if call is not None:
-            self._task(_while_there(call, protocol))
+            _drop_when_gone(call, protocol)
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         if self._loop is None:
@@ -162,7 +168,7 @@ class RsgiDoor:
     async def _chunks(self, protocol: Any) -> bytes:
         """A body that does not say its length, read no further than the limit."""
         key = id(protocol)
-        self._reading[key] = (self._clock.monotonic(), protocol)
+        self._reading[key] = (self._clock.monotonic(), protocol, asyncio.current_task())
         parts = []
         size = 0
         try:
@@ -172,39 +178,40 @@ class RsgiDoor:
                     raise _too_large(size, self._limits.body)
                 parts.append(part)
         finally:
-            del self._reading[key]
+            self._reading.pop(key, None)
         return b"".join(parts)
 
     def _cut(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answers clients that do not send the body they announced, which closes their connections."""
         now = self._clock.monotonic()
-        for since, protocol in list(self._reading.values()):
+        for key, (since, protocol, coming) in list(self._reading.items()):
             if now - since > self._limits.body_seconds:
                 late = RequestError("the body did not arrive in time", status=408, where="body",
                                     rule=f"within {self._limits.body_seconds:g} s")  # fmt: skip
                 self._app.refuse(late, protocol.response_bytes)
+                # Who still reads the body would keep the connection open.
+                self._reading.pop(key, None)
+                coming.cancel()
         if self._handshakes is not None:
             # It reads the process's files: not on the loop.
             loop.run_in_executor(None, self._handshakes.cut, now)
         self._watch = loop.call_later(1.0, self._cut, loop)
 
 
-async def _while_there(call: Call, protocol: Any) -> None:
+def _drop_when_gone(call: Call, protocol: Any) -> None:
     """Drops the call when its client leaves before the answer."""
-    task = asyncio.current_task()
+    leaving = protocol.client_disconnect()
     answer = call.done
 
     def done(outputs: Tensors | None, error: ModelyardError | None) -> None:
+        leaving.cancel()
         answer(outputs, error)
-        if task is not None:
-            task.cancel()
+
+    def gone(_: Any) -> None:
+        call.gone = True
 
     call.done = done
-    try:
-        await protocol.client_disconnect()
-        call.gone = True
-    except asyncio.CancelledError:
-        return
+    leaving.add_done_callback(gone)
 
 
 def _drop_the_dead(listening: socket.socket, limits: Limits) -> None:
