@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 
 _SIGNED = ("int8-static", "int8-static:percentile", "int8-static:entropy")
 _UNSIGNED = ("int8-static-u8", "int8-static-u8:percentile", "int8-static-u8:entropy")
-_FINAL = ("int8-static", "int8-static-u8")
+_STATIC = "{kind}(floats={floats}, per_channel={per_channel})"
+# One scale a tensor runs up to twice as fast as one a channel; where it costs too much the gate says so.
+_SCALES: Mapping[str, tuple[Value, ...]] = {"per_channel": ("false", "true"), "floats": (0.0, 0.25)}
+_FINAL = ("int8-static(per_channel=false)", "int8-static-u8(per_channel=false)", "int8-static")
 
 TEMPLATES: Mapping[str, tuple[str, Mapping[str, tuple[Value, ...]]]] = {
     "graph": ("graph", {}),
     # Which sign is faster depends on the processor and the model: both are begun with.
-    "int8-static": ("{kind}(floats={floats})", {"kind": _SIGNED, "floats": (0.0, 0.25)}),
-    "int8-static-u8": ("{kind}(floats={floats})", {"kind": _UNSIGNED, "floats": (0.0, 0.25)}),
+    "int8-static": (_STATIC, {"kind": _SIGNED, **_SCALES}),
+    "int8-static-u8": (_STATIC, {"kind": _UNSIGNED, **_SCALES}),
     "int8-dynamic": ("int8-dynamic", {}),
     "int4-weights": ('int4-weights(block="{block}")', {"block": (32, 128)}),
     "float16": ("float16", {}),
