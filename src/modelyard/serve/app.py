@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from math import inf
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +25,6 @@ from modelyard.core.errors import ModelyardError, RequestError
 from modelyard.core.spec import Tensors
 from modelyard.serve.access.guard import Guard
 from modelyard.serve.access_rules import check_origin, role_of
-from modelyard.serve.codec.document import read_object
 from modelyard.serve.codec.inference import read_request, write_answer, write_error
 from modelyard.serve.describe import Describer
 from modelyard.serve.dialect import Ask, Dialect, Read
@@ -35,6 +33,7 @@ from modelyard.serve.encoding import SMALLEST, accepted, check_encoding, pack, u
 from modelyard.serve.exchange import BINARY_TYPE, JSON_TYPE, Exchange, Headers, Reply, Written
 from modelyard.serve.express import Express
 from modelyard.serve.feedback import append_feedback, parse_feedback
+from modelyard.serve.fields import HEADER_LENGTH, TIMEOUT, deadline_of, only, whole
 from modelyard.serve.health import Health
 from modelyard.serve.lane import Call, Executor
 from modelyard.serve.metrics import Counter, Metrics
@@ -42,16 +41,13 @@ from modelyard.serve.options import Limits
 from modelyard.serve.plane import Answer, Plane, Question, check_outputs
 from modelyard.serve.pool import Served
 from modelyard.serve.recent import Recent
+from modelyard.serve.repository import check_change
 from modelyard.serve.router import Endpoint
 from modelyard.serve.watch import Watch, Watched
 
-HEADER_LENGTH = "inference-header-content-length"
-TIMEOUT = "x-request-timeout-ms"
 UNUSUAL = ("content-encoding", HEADER_LENGTH, "accept-encoding", "traceparent", TIMEOUT)
 """Headers that keep a request from the short way, which does not heed them."""
 
-LONGEST_MS = 86_400_000
-"""Longest timeout that a client may name: a day."""
 CROWD = 64
 """When so many items wait, it is worth knowing whether a client is still there."""
 
@@ -195,22 +191,22 @@ class App:
     def _dispatch(self, method: str, parts: list[str], exchange: Exchange) -> Call | None:
         match parts:
             case ["", "v2", "models", name, "infer"]:
-                _only(method, "POST")
+                only(method, "POST")
                 return self._infer(name, None, exchange)
             case ["", "predict", name]:
-                _only(method, "POST")
+                only(method, "POST")
                 return self._ask(name, None, rows_reader(exchange.headers), exchange)
             case ["", "v2", "models", name, "versions", version, "infer"]:
-                _only(method, "POST")
+                only(method, "POST")
                 return self._infer(name, version, exchange)
             case ["", "feedback", name]:
-                _only(method, "POST")
+                only(method, "POST")
                 self._feedback(name, exchange)
             case ["", "v2", "repository", "index"]:
-                _only(method, "POST")
+                only(method, "POST")
                 self._write(exchange, 200, Written(self._describer.index(exchange.body)))
             case ["", "v2", "repository", "models", name, ("load" | "unload") as change]:
-                _only(method, "POST")
+                only(method, "POST")
                 self._operate(name, change == "load", exchange)
             case _:
                 return self._other(method, parts, exchange)
@@ -228,7 +224,7 @@ class App:
                 served = endpoint.champion if version is None else self._router.version(endpoint, version)
                 self._write(exchange, 200, wanted.write(endpoint, served))
                 return None
-        _only(method, "GET", "HEAD")
+        only(method, "GET", "HEAD")
         status, written = self._describer.tell(parts)
         self._write(exchange, status, written)
         return None
@@ -240,12 +236,12 @@ class App:
             length = exchange.headers(HEADER_LENGTH)
             asked = read_request(
                 exchange.body,
-                None if length is None else _whole(length, "Inference-Header-Content-Length"),
+                None if length is None else whole(length, "Inference-Header-Content-Length"),
                 elements=self._limits.elements,
                 rows=self._limits.rows,
             )
             identity = asked.id or self._plane.new_id()
-            deadline = _deadline(exchange, asked.timeout)
+            deadline = deadline_of(exchange, asked.timeout)
             chosen = self._router.choose(endpoint, asked.key or identity, version)
             served, wanted, binary = chosen.answer, asked.outputs, asked.binary
             if wanted:
@@ -277,7 +273,7 @@ class App:
         try:
             asked = read(exchange.body, exchange.headers, self._limits)
             identity = asked.id or self._plane.new_id()
-            deadline = _deadline(exchange, None)
+            deadline = deadline_of(exchange, None)
             chosen = self._router.choose(endpoint, asked.key or identity, version)
             served = chosen.answer
             inputs, rows = asked.tensors(served)
@@ -339,7 +335,7 @@ class App:
         if self._repository is None:
             raise RequestError("endpoints are not loaded and unloaded here", status=501,
                                fix="the service follows the store")  # fmt: skip
-        _check_change(exchange.body)
+        check_change(exchange.body)
         changing = self._repository.load(name) if load else self._repository.unload(name)
         task = asyncio.get_running_loop().create_task(self._change(changing, exchange))
         self._changes.add(task)
@@ -396,44 +392,9 @@ class App:
         reply(status, headers, body)
 
 
-def _only(method: str, *allowed: str) -> None:
-    if method not in allowed:
-        raise RequestError("the method is not allowed here", status=405, value=method[:32],
-                           rule=" or ".join(allowed))  # fmt: skip
-
-
-def _whole(text: str, where: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise RequestError("the length is no whole number", value=text[:64], where=where)
-    return int(text)
-
-
-def _deadline(exchange: Exchange, timeout: float | None) -> float:
-    """When nobody waits for the answer any more: the nearer of the header's and the protocol's timeout."""
-    text = exchange.headers(TIMEOUT)
-    if text is not None:
-        number = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0
-        if not 1 <= number <= LONGEST_MS:
-            raise RequestError("the timeout is wrong", value=text[:64], where="X-Request-Timeout-Ms",
-                               rule=f"milliseconds, a whole number from 1 to {LONGEST_MS}")  # fmt: skip
-        timeout = number / 1000 if timeout is None else min(timeout, number / 1000)
-    return inf if timeout is None else exchange.started + timeout
-
-
 def _waits(served: Served, call: Call) -> Call | None:
     """The call when it waits long enough to look whether its client stays."""
     return call if not served.lane.inline or served.lane.waiting > CROWD else None
-
-
-def _check_change(body: bytes) -> None:
-    """The body of a load or unload: nothing in it may name what is to be loaded."""
-    if not body:
-        return
-    for key, value in read_object(body).items():
-        fine = key == "parameters" and type(value) is dict and value.keys() <= {"unload_dependents"}
-        if not fine or any(type(flag) is not bool for flag in value.values()):
-            raise RequestError("the field is not supported", value=key[:64], where="body",
-                               rule="an endpoint is loaded as the store has it, signed")  # fmt: skip
 
 
 def _failed(error: ModelyardError | None) -> RequestError:

@@ -19,6 +19,7 @@ from modelyard.core.clock import Clock
 from modelyard.core.errors import RequestError, StoreError
 from modelyard.core.files import file_lock, write_atomic
 from modelyard.core.names import NAME_RULE, did_you_mean, is_name
+from modelyard.serve.codec.document import read_object
 from modelyard.serve.router import Router
 
 _LOG = logging.getLogger("modelyard.serve")
@@ -154,3 +155,14 @@ def _not_loaded(name: str, refused: Any, store_error: str | None) -> RequestErro
     if refused.generation == 0:
         return RequestError("the store has no such endpoint", status=404, value=name, rule=refused.why)
     return RequestError("the endpoint cannot be served", status=422, value=name, rule=refused.why)
+
+
+def check_change(body: bytes) -> None:
+    """The body of a load or unload: nothing in it may name what is to be loaded."""
+    if not body:
+        return
+    for key, value in read_object(body).items():
+        fine = key == "parameters" and type(value) is dict and value.keys() <= {"unload_dependents"}
+        if not fine or any(type(flag) is not bool for flag in value.values()):
+            raise RequestError("the field is not supported", value=key[:64], where="body",
+                               rule="an endpoint is loaded as the store has it, signed")  # fmt: skip
