@@ -27,9 +27,11 @@ ROOMS = [
 ]
 LAST = ["cli", "ui"]
 FILES = sorted(SRC.rglob("*.py"))
-HEAVY = set(
-    "torch sklearn optuna pandas pyarrow duckdb onnx onnxruntime sqlalchemy alembic scipy lightgbm matplotlib "
-    "boto3 granian lightning_fabric numpy rich cryptography".split()
+HEAVY = {
+    "torch", "sklearn", "optuna", "pandas", "pyarrow", "duckdb", "onnx", "onnxruntime", "sqlalchemy", "alembic",
+    "scipy", "lightgbm", "matplotlib", "boto3", "granian", "lightning_fabric", "numpy", "cryptography", "grpc",
+    "openvino",
+}  # fmt: skip
 )
 
 
