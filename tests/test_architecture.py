@@ -28,11 +28,10 @@ ROOMS = [
 LAST = ["cli", "ui"]
 FILES = sorted(SRC.rglob("*.py"))
 HEAVY = {
-    "torch", "sklearn", "optuna", "pandas", "pyarrow", "duckdb", "onnx", "onnxruntime", "sqlalchemy", "alembic",
-    "scipy", "lightgbm", "matplotlib", "boto3", "granian", "lightning_fabric", "numpy", "cryptography", "grpc",
-    "openvino",
-}  # fmt: skip
-)
+    *("torch", "sklearn", "optuna", "pandas", "pyarrow", "duckdb", "onnx", "onnxruntime", "sqlalchemy"),
+    *("alembic", "scipy", "lightgbm", "matplotlib", "boto3", "granian", "lightning_fabric", "numpy"),
+    *("cryptography", "grpc", "openvino"),
+}
 
 
 def imported(path: Path) -> list[tuple[int, str]]:

@@ -28,7 +28,7 @@ COMMANDS: dict[str, Command] = {
     "why": Command("why", "Say which steps would run, and why.", _START),
     "data": Command("step", "Load, check, split and profile the data.", _LOOP),
     "train": Command("step", "Search the hyper-parameters and fit.", _LOOP),
-    "compress": Command("step", "Make the model smaller and faster, on evidence.", _LOOP),
+    "compress": Command("compress", "Make the model smaller and faster, on evidence.", _LOOP),
     "validate": Command("step", "Hold the model against every requirement.", _LOOP),
     "release": Command("step", "Build and sign an immutable release.", _LOOP),
     "serve": Command("serve", "Start, stop or look at the prediction service.", _TRAFFIC),
