@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from modelyard.serve.options import ServeOptions
+from modelyard.serve.options import LogOptions, ServeOptions
 from modelyard.serve.process import bind
 from modelyard.serve.worker import serve
 
@@ -19,5 +19,6 @@ options = ServeOptions(
     keys=Path(given["keys"]),
     endpoints=tuple(given.get("endpoints", ("mlp", "cnn"))),
     port=given["port"],
+    log=LogOptions(sample=given.get("sample", 1.0)),
 )
 uvloop.run(serve(options, bind(options.host, options.port, 1024)))

@@ -25,6 +25,10 @@ _SEAL_BYTES = 8 << 20
 _SEAL_SECONDS = 60.0
 _SEAL_ROWS = 2_048
 """A flush of so many rows is a segment of its own: writing them again with more costs more than a file."""
+_SEAL_YOUNG_BYTES = 1 << 20
+"""The same for bytes."""
+_LARGE = 4_096
+"""Bytes of one item from which on it counts against the limit of input bytes."""
 _CHUNK_ROWS = 1_024
 """Rows that are made a table at once: the interpreter is held no longer than that takes."""
 
@@ -35,8 +39,9 @@ class PredictionLog:
     Records become rows of `<state>/predictions/<endpoint>/<segment>.parquet` within `options.seconds`. A
     young segment is written again, longer, at each flush until it is full, large or a minute old: few
     files, and yet nothing older than a second is lost to `kill -9`. What the queue has no room for, or
-    the disk refuses, is dropped and counted; serving goes on. Inputs beyond `options.input_bytes` a second
-    are left out of their rows, and counted too: images at full speed would cost more than the model.
+    the disk refuses, is dropped and counted; serving goes on. Large inputs (images) beyond
+    `options.input_bytes` a second are left out of their rows, and counted too: at full speed they would
+    cost more than the model.
     """
 
     def __init__(self, state: Path, options: LogOptions, metrics: Metrics, clock: Clock) -> None:
@@ -69,7 +74,7 @@ class PredictionLog:
         if self._options.sample < 1 and not self._chosen(record):
             return
         size = record.size
-        if record.inputs and size > 4_096:
+        if record.inputs and size > _LARGE * record.items:
             size = self._limited(record, size)
         if self._bytes + size > self._options.pending_bytes:
             self._metrics.dropped.at(record.endpoint).add(record.items)
@@ -192,7 +197,7 @@ class PredictionLog:
         young.tables = [whole]
         write_segment(young.path, whole)
         full = whole.num_rows >= min(_SEAL_ROWS, self._options.rows)
-        if full or whole.nbytes >= _SEAL_BYTES:
+        if full or whole.nbytes >= _SEAL_YOUNG_BYTES:
             del self._open[key]
 
 

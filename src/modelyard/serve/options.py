@@ -54,8 +54,8 @@ class LogOptions:
     """Bytes of requests and answers that may wait for the disk; beyond, rows are dropped and counted."""
     sample: float = 1.0
     """Share of the records that are kept; the metrics count all of them."""
-    input_bytes: int = 8 << 20
-    """Bytes of inputs a second and process; rows beyond are logged without their inputs, and counted."""
+    input_bytes: int = 1 << 20
+    """Bytes a second of inputs over 4 KiB an item; rows beyond are logged without them, and counted."""
     keep_private: bool = False
     """Whether columns of privacy class `personal` or `sensitive` are logged."""
 

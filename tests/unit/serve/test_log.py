@@ -199,3 +199,38 @@ def test_bad_feedback_names_the_field(labels: tuple[str, ...], body: bytes, word
     with pytest.raises(RequestError, match=word) as caught:
         parse_feedback(body, labels)
     assert caught.value.status == 400
+
+
+def test_large_inputs_are_kept_as_far_as_the_limit_goes_and_counted(state: Path) -> None:
+    image = Contract("image", (Column("x", "tensor", shape=(4_096,), datatype="FP32"),
+                               Column("y", "category", role="label", categories=("no", "yes"))))  # fmt: skip
+    release = SimpleNamespace(digest=RELEASE.digest, version="1", labels=("no", "yes"), contract=image)
+    metrics, clock = Metrics(), ManualClock(100.0)
+    writer = PredictionLog(state, LogOptions(input_bytes=40_000), metrics, clock)
+    outputs = {"probabilities": np.array([[0.25, 0.75]], np.float32)}
+
+    def ask(identity: str) -> None:
+        inputs = {"x": np.ones((1, 4_096), np.float32)}
+        writer.append(
+            PredictionRecord(
+                release, "e", "primary", "ok", [identity], [1], [0.0], 0.0, 1.0, 1, inputs, outputs
+            )
+        )
+
+    for number in range(5):
+        ask(f"r{number}")
+    clock.advance(1.0)
+    ask("later")
+    writer.flush()
+    rows = {row["id"]: row for row in read_predictions(state, "e").to_pylist()}
+    assert [name for name, row in rows.items() if row["in_x"] is not None] == ["r0", "r1", "later"]
+    assert all(row["label"] == "yes" for row in rows.values()) and len(rows) == 6
+    assert 'modelyard_log_inputs_left_out_rows_total{endpoint="e"} 3' in metrics.text().decode()
+
+
+def test_a_share_of_the_records_when_asked_for(state: Path) -> None:
+    writer = PredictionLog(state, LogOptions(sample=0.25), Metrics(), ManualClock())
+    for number in range(100):
+        writer.append(record(f"r{number}", 1))
+    writer.flush()
+    assert read_predictions(state, "e").num_rows == 25
