@@ -236,16 +236,18 @@ def test_ways_that_do_not_exist(place: Place) -> None:
 def _raw(url: str, data: bytes, *, seconds: float = 10.0, finish: bool = False) -> bytes:
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=seconds) as connection:
-        connection.sendall(data)
-        if finish:
-            connection.shutdown(socket.SHUT_WR)
         parts = []
         try:
+            connection.sendall(data)
+            if finish:
+                connection.shutdown(socket.SHUT_WR)
             while part := connection.recv(65_536):
                 parts.append(part)
                 if b"\r\n\r\n" in b"".join(parts) and not finish:
                     break
-        except ConnectionError:
+        except TimeoutError:
+            raise
+        except OSError:  # it was cut while we were sending.
             pass
         return b"".join(parts)
 

@@ -134,8 +134,10 @@ class RsgiDoor:
         self._reading.pop(id(protocol), None)
         try:
             self._take(watcher, body.result())
-        except (RSGIProtocolClosed, asyncio.CancelledError):
-            return  # the client has gone, or was cut.
+        except RSGIProtocolClosed:
+            self._short(protocol)
+        except asyncio.CancelledError:
+            return  # it was cut, and told so.
         except Exception as error:  # as in `_begin`
             watcher.err(error)
 
@@ -145,7 +147,9 @@ class RsgiDoor:
             self._take(watcher, await self._chunks(watcher.proto))
         except RequestError as error:
             self._app.refuse(error, watcher.proto.response_bytes)
-        except (RSGIProtocolClosed, asyncio.CancelledError):
+        except RSGIProtocolClosed:
+            self._short(watcher.proto)
+        except asyncio.CancelledError:
             return  # as in `_arrived`
         except Exception as error:  # as in `_begin`
             watcher.err(error)
@@ -157,6 +161,11 @@ class RsgiDoor:
         call = self._app.handle(scope.method, scope.path, scope.headers.get, body, protocol.response_bytes)
         if call is not None:
             _drop_when_gone(call, protocol)
+
+    def _short(self, protocol: Any) -> None:
+        """The client ended its side before its body was whole; it may still be listening."""
+        error = RequestError("the body is cut short", status=408, where="body", rule="as long as announced")
+        self._app.refuse(error, protocol.response_bytes)
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         if self._loop is None:
