@@ -34,6 +34,7 @@ COMMANDS: dict[str, Command] = {
     "serve": Command("serve", "Start, stop or look at the prediction service.", _TRAFFIC),
     "releases": Command("releases", "List the releases.", _TRAFFIC),
     "endpoint": Command("endpoint", "Show or change who answers: set, promote, roll back.", _TRAFFIC),
+    "tokens": Command("tokens", "Make, list and take back the service's tokens.", _TRAFFIC),
     "monitor": Command("monitor", "Judge the live predictions.", _WATCH),
     "debug": Command("debug", "Take one prediction apart, by its id.", _WATCH),
     "report": Command("report", "Write the report, one HTML page.", _WATCH),

@@ -118,6 +118,10 @@ class EndpointOptions:
     host: str = option("the address to listen on", text, "127.0.0.1")
     port: int = option("the port to listen on; 0 takes a free one", whole(0, 65535), 8080)
     workers: int = option("how many server processes", whole(1, 256), 1)
+    exposed: bool = option("listen beyond this machine without TLS; a gateway stands before it", flag, False)
+    tls_certificate: str | None = option("a PEM file; TLS is spoken with it", maybe(text), None)
+    tls_key: str | None = option("the certificate's private key, a PEM file", maybe(text), None)
+    grpc_port: int | None = option("speak the protocol over gRPC on this port too", whole(0, 65535), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

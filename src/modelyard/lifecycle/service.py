@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import time
-import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+from modelyard.core.clock import SYSTEM_CLOCK, iso
 from modelyard.core.errors import ServeError
+from modelyard.lifecycle.client import Client
 from modelyard.lifecycle.project import Project, expand
+from modelyard.serve.access.token import new_token
+from modelyard.serve.access.token_file import add_token, remove_token, token_path
 from modelyard.serve.options import ServeOptions
 from modelyard.serve.service import Running, start
 
 
 def serve_options(project: Project) -> ServeOptions:
     """How the project's service runs."""
+    endpoint = project.endpoint
     return ServeOptions(
         state=project.state.absolute(),
         root=project.store_root.absolute(),
         endpoints=(project.endpoint_name,),
-        host=project.endpoint.host,
-        port=project.endpoint.port,
-        workers=project.endpoint.workers,
+        host=endpoint.host,
+        port=endpoint.port,
+        workers=endpoint.workers,
         records=expand(project.store.records),
         objects=expand(project.store.objects),
         keys=project.keys.absolute(),
+        exposed=endpoint.exposed,
+        tls_certificate=_path(project, endpoint.tls_certificate),
+        tls_key=_path(project, endpoint.tls_key),
+        grpc_port=endpoint.grpc_port,
     )
 
 
@@ -31,7 +43,34 @@ def ensure_service(project: Project) -> Running:
     return start(serve_options(project))
 
 
-def wait_for_generation(url: str, endpoint: str, generation: int, *, wait: float = 15.0) -> float:
+@contextmanager
+def service_client(project: Project) -> Iterator[Client]:
+    """A client of the running service, started when it is not up.
+
+    Where the service asks for tokens, the client has one of its own for as long as it is used.
+    """
+    options = serve_options(project)
+    running = start(options)
+    if not options.needs_token:
+        yield Client(running.url, certificate=options.tls_certificate)
+        return
+    token, text = new_token(
+        f"loop-{os.getpid()}", ("predict", "feedback", "operate"), created=iso(SYSTEM_CLOCK.now())
+    )
+    path = token_path(options.state)
+    add_token(path, token)
+    try:
+        # The service looks at the file of tokens twice a second.
+        client = Client(running.url, token=text, certificate=options.tls_certificate)
+        deadline = time.monotonic() + 5
+        while client.get("/metrics")[0] == 401 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield client
+    finally:
+        remove_token(path, token.name)
+
+
+def wait_for_generation(client: Client, endpoint: str, generation: int, *, wait: float = 15.0) -> float:
     """Waits until the service has taken over a routing generation; returns the seconds it took.
 
     Raises `ServeError` when it has not after `wait` seconds: the service's log says why.
@@ -39,9 +78,7 @@ def wait_for_generation(url: str, endpoint: str, generation: int, *, wait: float
     began = time.monotonic()
     needle = f'modelyard_endpoint_generation{{endpoint="{endpoint}"}}'
     while True:
-        with urllib.request.urlopen(f"{url}/metrics", timeout=5) as response:  # noqa: S310 - our own service
-            text = response.read().decode()
-        for line in text.splitlines():
+        for line in client.get("/metrics")[1].splitlines():
             if line.startswith(needle) and float(line.rsplit(" ", 1)[1]) >= generation:
                 return time.monotonic() - began
         if time.monotonic() - began > wait:
@@ -51,3 +88,7 @@ def wait_for_generation(url: str, endpoint: str, generation: int, *, wait: float
                 fix="read the service's log: modelyard serve status",
             )
         time.sleep(0.05)
+
+
+def _path(project: Project, file: str | None) -> Path | None:
+    return None if file is None else (project.root / file).absolute()

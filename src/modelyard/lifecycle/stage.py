@@ -32,11 +32,10 @@ class Stage:
     releases: tuple[Release, ...]
     client: Client
     endpoints: Endpoints
-    url: str
 
     def wait(self, generation: int) -> float:
         """Seconds until the service serves that generation."""
-        return wait_for_generation(self.url, ENDPOINT, generation)
+        return wait_for_generation(self.client, ENDPOINT, generation)
 
 
 @contextmanager
@@ -65,7 +64,7 @@ def stage(bundles: tuple[Bundle, ...], keys: Path, *, work: Path, by: str) -> It
         )
         try:
             running = start(options)
-            yield Stage(store, releases, Client(running.url), endpoints, running.url)
+            yield Stage(store, releases, Client(running.url), endpoints)
         finally:
             stop(folder / "service")
     finally:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.core.files import write_atomic
-from modelyard.lifecycle.client import Client
 from modelyard.lifecycle.project import Project
 from modelyard.lifecycle.rows import plain_rows
+from modelyard.lifecycle.service import serve_options, service_client
 from modelyard.release.endpoint import Endpoints
 from modelyard.release.key import trusted_keys
 from modelyard.release.load import load_release
@@ -28,7 +28,8 @@ def a_trial(project: Project, store: Store, url: str) -> tuple[str, str] | None:
         registry.fetch(registry.by_digest(Endpoints(store).show(project.endpoint_name).champion))
     )
     row = plain_rows(release.answers.inputs, release.contract, [0])[0]
-    status, body = Client(url).post(f"/predict/{project.endpoint_name}", {"rows": [row]})
+    with service_client(project) as client:
+        status, body = client.post(f"/predict/{project.endpoint_name}", {"rows": [row]})
     if status != 200:
         return None
     payload = json.dumps({"rows": [row]}, ensure_ascii=False)
@@ -37,7 +38,9 @@ def a_trial(project: Project, store: Store, url: str) -> tuple[str, str] | None:
         path = project.store_root / "try.json"
         write_atomic(path, payload.encode())
         data = f"@{_near(path)}"
-    return f"curl -s {url}/predict/{project.endpoint_name} -d {data}", _short(body)
+    more = ' -H "Authorization: Bearer $TOKEN"' if serve_options(project).needs_token else ""
+    more += f" --cacert {project.endpoint.tls_certificate}" if project.endpoint.tls_certificate else ""
+    return f"curl -s {url}/predict/{project.endpoint_name}{more} -d {data}", _short(body)
 
 
 def _near(path: Path) -> str:

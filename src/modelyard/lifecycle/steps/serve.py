@@ -7,11 +7,10 @@ from typing import Any, cast
 from modelyard.core.clock import from_iso
 from modelyard.core.progress import Progress, part
 from modelyard.lifecycle.champion import champion_digest
-from modelyard.lifecycle.client import Client
 from modelyard.lifecycle.drill_rollback import drill_rollback
 from modelyard.lifecycle.loop import Context
 from modelyard.lifecycle.replay import Replay, replay_of
-from modelyard.lifecycle.service import ensure_service, wait_for_generation
+from modelyard.lifecycle.service import service_client, wait_for_generation
 from modelyard.lifecycle.step import Outcome
 from modelyard.measure.measurement import Verdict
 from modelyard.release.canary import Decision
@@ -31,17 +30,17 @@ def run(context: Context, progress: Progress) -> Outcome:
     drilled = drill_rollback(context)
     progress(0.3, "starting the service")
     state = _begin(context, endpoints, champion, release)
-    client = Client(ensure_service(context.project).url)
-    wait_for_generation(client.url, name, state.generation)
-    replayed = replay_of(context, release, champion, from_iso(state.since))
-    decision, answered = replayed.conduct(client, part(progress, 0.35, 0.95))
-    context.store.ledger.append_verdict(release, decision.verdict, by=context.command)
-    asked = len(answered)
-    state = _conclude(context, endpoints, replayed, decision)
-    wait_for_generation(client.url, name, state.generation)
-    if decision.action == "promote" and not replayed.first:
-        answered += replayed.rest(client, answered)
-    replayed.feedback(client, answered)
+    with service_client(context.project) as client:
+        wait_for_generation(client, name, state.generation)
+        replayed = replay_of(context, release, champion, from_iso(state.since))
+        decision, answered = replayed.conduct(client, part(progress, 0.35, 0.95))
+        context.store.ledger.append_verdict(release, decision.verdict, by=context.command)
+        asked = len(answered)
+        state = _conclude(context, endpoints, replayed, decision)
+        wait_for_generation(client, name, state.generation)
+        if decision.action == "promote" and not replayed.first:
+            answered += replayed.rest(client, answered)
+        replayed.feedback(client, answered)
     canaried = Verdict(
         "infra.6",
         decision.action == "promote",
