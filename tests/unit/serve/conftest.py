@@ -75,12 +75,11 @@ class Bench:
 
     def lane(self, session: Any, *, inline: bool = True, batch: int = 64, room: int = 1_000,
              batchable: bool = True, wait: float = inf) -> Lane:  # fmt: skip
-        lane = Lane(
+        return Lane(
             session, self.executor, batch=batch, room=room, inline=inline, batchable=batchable,
             run_seconds=Histogram(), batch_items=Histogram(), item_seconds=1e-5, wait=wait,
             monotonic=self.clock.monotonic,
         )  # fmt: skip
-        return lane
 
     def served(self, digit: str = "a", version: str = "1", session: Any = None, **options: Any) -> Served:
         session = session or TripleSession()
