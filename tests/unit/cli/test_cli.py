@@ -148,7 +148,12 @@ BOUND = [words for words, made in EVERY[1:] if not isinstance(made, click.Group)
 def test_without_a_project_every_command_says_how_to_get_one(
     monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    extra = {("endpoint", "set"): ["1"], ("score", "note"): ["data.3", "--link", "x", "--author", "y"]}
+    extra = {
+        ("endpoint", "set"): ["1"],
+        ("score", "note"): ["data.3", "--link", "x", "--author", "y"],
+        ("tokens", "add"): ["me", "--role", "predict"],
+        ("tokens", "remove"): ["me"],
+    }
     line = [*words, *extra.get(words, [])]
     monkeypatch.chdir("/")
     code, out, err = run(monkeypatch, capsys, *line)
