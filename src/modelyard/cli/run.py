@@ -56,7 +56,9 @@ def command(name: str, about: str) -> click.Command:
             show_summary(summary)
             where = [("report", str(report))]
             if service:
-                where.append(("service", f"{service.url} (stop it with: modelyard serve stop)"))
+                where.append(
+                    ("service", f"{service.url} (stop it with: modelyard -C {project.root} serve stop)")
+                )
             for label, text in where:
                 say(f"{label:<10} {text}")
             if trial:

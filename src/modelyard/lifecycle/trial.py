@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path
 from typing import Any
 
 from modelyard.core.files import write_atomic
@@ -37,17 +36,10 @@ def a_trial(project: Project, store: Store, url: str) -> tuple[str, str] | None:
     if len(payload) > _INLINE:
         path = project.store_root / "try.json"
         write_atomic(path, payload.encode())
-        data = f"@{_near(path)}"
+        data = shlex.quote(f"@{path}")
     more = ' -H "Authorization: Bearer $TOKEN"' if serve_options(project).needs_token else ""
     more += f" --cacert {project.endpoint.tls_certificate}" if project.endpoint.tls_certificate else ""
     return f"curl -s {url}/predict/{project.endpoint_name}{more} -d {data}", _short(body)
-
-
-def _near(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def _short(body: dict[str, Any]) -> str:
