@@ -10,7 +10,7 @@ import click
 
 from modelyard.cli.opened import the_project, the_store
 from modelyard.cli.output import give, json_option, say, table
-from modelyard.cli.run import STOPPED
+from modelyard.cli.step import run_step
 from modelyard.cli.watching import observer
 from modelyard.core.progress import Progress, quiet
 
@@ -59,7 +59,7 @@ def command(name: str, about: str) -> click.Command:
         plans: tuple[str, ...], train_too: bool, sampler: str, as_json: bool,
     ) -> None:  # fmt: skip
         if not search:
-            _step(ctx, name, as_json)
+            run_step(ctx, name, as_json)
             return
         from modelyard.lifecycle.searching import search_project
 
@@ -78,23 +78,6 @@ def command(name: str, about: str) -> click.Command:
             _show(done)
 
     return compress
-
-
-def _step(ctx: click.Context, name: str, as_json: bool) -> None:
-    from modelyard.lifecycle.loop import run_loop
-
-    project = the_project(ctx.obj)
-    with the_store(project) as store:
-        done = run_loop(project, store, observer(as_json), until=name, command=f"modelyard {name}")
-    record = done.get(name)
-    if as_json:
-        give({"steps": [item.to_json() for item in done.values()]})
-    elif record is not None:
-        notes = record.values.get("notes")
-        for note in notes if isinstance(notes, list) else ():
-            say(f"{'':<10} note: {note}")
-    if record is None or record.stops:
-        ctx.exit(STOPPED)
 
 
 def _live() -> Progress:

@@ -15,19 +15,24 @@ def command(name: str, about: str) -> click.Command:
     @json_option
     @click.pass_context
     def step(ctx: click.Context, as_json: bool) -> None:
-        from modelyard.lifecycle.loop import run_loop
-
-        project = the_project(ctx.obj)
-        with the_store(project) as store:
-            done = run_loop(project, store, observer(as_json), until=name, command=f"modelyard {name}")
-        record = done.get(name)
-        if as_json:
-            give({"steps": [item.to_json() for item in done.values()]})
-        elif record is not None:
-            notes = record.values.get("notes")
-            for note in notes if isinstance(notes, list) else ():
-                say(f"{'':<10} note: {note}")
-        if record is None or record.stops:
-            ctx.exit(STOPPED)
+        run_step(ctx, name, as_json)
 
     return step
+
+
+def run_step(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Runs the loop up to a step and shows it; ends the command with `STOPPED` when the loop stopped."""
+    from modelyard.lifecycle.loop import run_loop
+
+    project = the_project(ctx.obj)
+    with the_store(project) as store:
+        done = run_loop(project, store, observer(as_json), until=name, command=f"modelyard {name}")
+    record = done.get(name)
+    if as_json:
+        give({"steps": [item.to_json() for item in done.values()]})
+    elif record is not None:
+        notes = record.values.get("notes")
+        for note in notes if isinstance(notes, list) else ():
+            say(f"{'':<10} note: {note}")
+    if record is None or record.stops:
+        ctx.exit(STOPPED)

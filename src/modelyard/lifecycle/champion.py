@@ -11,8 +11,7 @@ from modelyard.core.digest import Digest
 from modelyard.core.errors import DataError, ModelError, ReleaseError
 from modelyard.data.tensors import features
 from modelyard.lifecycle.loop import Context
-from modelyard.model.predict import predict
-from modelyard.model.runtimes import RUNTIMES
+from modelyard.model.answer import answer
 from modelyard.release.endpoint import Endpoints
 from modelyard.release.key import trusted_keys
 from modelyard.release.load import LoadedRelease, load_release
@@ -29,12 +28,7 @@ class Champion:
     def answer(self, table: Any) -> npt.NDArray[Any] | None:
         """Its answers on a table's rows; nothing when the table lacks what it needs."""
         try:
-            tensors = features(table, self.release.contract)
-            session = RUNTIMES.get("onnxruntime").load(self.release.model)
-            try:
-                return predict(session, tensors)
-            finally:
-                session.close()
+            return answer(self.release.model, features(table, self.release.contract))
         except (DataError, ModelError):
             return None
 

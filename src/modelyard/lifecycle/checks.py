@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
-
-import numpy.typing as npt
 
 from modelyard.core.progress import Progress
-from modelyard.core.spec import Tensors
 from modelyard.lifecycle.feature_costs import feature_costs
 from modelyard.lifecycle.git import git_facts
 from modelyard.lifecycle.loop import Context
@@ -17,9 +14,10 @@ from modelyard.lifecycle.parts import contract_of, dataset_of, part_of
 from modelyard.lifecycle.project import FILE
 from modelyard.lifecycle.slices import group_values, slice_masks
 from modelyard.measure.measurement import Verdict
+from modelyard.model.answer import opened
 from modelyard.model.model import Model
 from modelyard.model.predict import predict
-from modelyard.model.runtimes import RUNTIMES
+from modelyard.model.runtime import Session
 from modelyard.score.checks.catalogue import CHECKS
 from modelyard.score.context import CheckContext
 from modelyard.train.baselines import baselines
@@ -30,25 +28,29 @@ OFFLINE = ("data.2", "data.3", "data.4", "model.1", "model.5", "model.6", "model
 def run_checks(
     context: Context,
     model: Model,
-    answers: npt.NDArray[Any],
     requirements: Sequence[Verdict],
     progress: Progress,
 ) -> list[Verdict]:
     """The verdicts of every offline check, in the order of the score."""
-    project, test = context.project, part_of(context, "test")
-    session = RUNTIMES.get("onnxruntime").load(model)
-
-    def answer(tensors: Tensors) -> npt.NDArray[Any]:
-        return predict(session, tensors)
-
     progress(0.0, "simpler models")
+    found = []
+    with opened(model) as session:
+        facts = _facts(context, model, session, requirements)
+        for number, name in enumerate(OFFLINE):
+            progress(0.3 + 0.7 * number / len(OFFLINE), name)
+            found.append(CHECKS.get(name).run(facts))
+    return found
+
+
+def _facts(context: Context, model: Model, session: Session, requirements: Sequence[Verdict]) -> CheckContext:
+    project, test = context.project, part_of(context, "test")
     simpler = baselines(dataset_of(context), test.tensors, seed=project.train.seed)
-    facts = CheckContext(
+    return CheckContext(
         contract=contract_of(context),
         labels=model.labels,
         tensors=test.tensors,
         targets=test.targets,
-        predict=answer,
+        predict=partial(predict, session),
         metric=project.train.metric,
         margin=project.gate.simpler_margin,
         requirements=project.requirements,
@@ -65,9 +67,3 @@ def run_checks(
         cost_budget=project.policy.feature_budget,
         seed=project.train.seed,
     )
-    found = []
-    for number, name in enumerate(OFFLINE):
-        progress(0.3 + 0.7 * number / len(OFFLINE), name)
-        found.append(CHECKS.get(name).run(facts))
-    session.close()
-    return found

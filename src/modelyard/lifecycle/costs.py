@@ -6,8 +6,8 @@ from modelyard.core.spec import Tensors
 from modelyard.data.tensors import take
 from modelyard.measure.cost import latency, peak_memory, size, throughput
 from modelyard.measure.measurement import Measurement
+from modelyard.model.answer import opened
 from modelyard.model.model import Model
-from modelyard.model.runtimes import RUNTIMES
 
 _BATCH = 32
 
@@ -16,14 +16,11 @@ def model_costs(model: Model, tensors: Tensors) -> dict[str, Measurement]:
     """Latency of one row and throughput of batches of 32 in the runtime alone, the file's size, and
     the peak memory of a process that does nothing but load the model.
     """
-    session = RUNTIMES.get("onnxruntime").load(model)
-    try:
+    with opened(model) as session:
         one, many = take(tensors, slice(0, 1)), take(tensors, slice(0, _BATCH))
         rows = len(next(iter(many.values())))
         median, tail = latency(lambda: session.run(one), repeats=500, of="one row")
         rate = throughput(lambda: session.run(many), rows, budget_seconds=0.5, of=f"batches of {rows}")
-    finally:
-        session.close()
     probe = "modelyard.lifecycle.memory_probe:load_model"
     memory = peak_memory(probe, stdin=model.onnx, of="a process that loads it")
     measured = (median, tail, rate, size(model.onnx), memory)

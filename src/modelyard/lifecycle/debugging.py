@@ -15,9 +15,7 @@ from modelyard.data.tensors import features, take
 from modelyard.lifecycle.neighbours import Neighbour, nearest
 from modelyard.lifecycle.occlusion import Effect, occlude
 from modelyard.measure.measurement import Verdict
-from modelyard.model.model import Model
-from modelyard.model.predict import predict
-from modelyard.model.runtimes import RUNTIMES
+from modelyard.model.answer import answer
 from modelyard.model.trace import intermediate
 from modelyard.release.load import LoadedRelease
 
@@ -74,7 +72,7 @@ def debug_row(log: Any, id: str, release: LoadedRelease, training: Any, contract
     """
     row, tensors = _logged(log, id, contract)
     model = release.model
-    now = _answer(model, tensors)[0]
+    now = answer(model, tensors)[0]
     return Debugged(
         id=id,
         time=str(row["time"]),
@@ -112,14 +110,6 @@ def _logged(log: Any, id: str, contract: Contract) -> tuple[dict[str, Any], Tens
     table = found.slice(0, 1).select([f"in_{name}" for name in names]).rename_columns(names)
     plain = found.slice(0, 1).drop_columns([f"in_{name}" for name in names])
     return plain.to_pylist()[0], take(features(table, contract), slice(0, 1))
-
-
-def _answer(model: Model, tensors: Tensors) -> npt.NDArray[Any]:
-    session = RUNTIMES.get("onnxruntime").load(model)
-    try:
-        return predict(session, tensors)
-    finally:
-        session.close()
 
 
 def _node(name: str, value: npt.NDArray[Any]) -> NodeValue:

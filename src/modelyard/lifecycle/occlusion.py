@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from modelyard.core.spec import Tensors
+from modelyard.model.answer import opened
 from modelyard.model.model import Model
 from modelyard.model.predict import predict
-from modelyard.model.runtimes import RUNTIMES
 
 _BLOCKS = 4
 _KEPT = 10
@@ -35,16 +35,13 @@ def occlude(model: Model, tensors: Tensors, training: Tensors) -> list[Effect]:
     variants: list[tuple[str, str, Tensors]] = []
     for name, value in tensors.items():
         variants += _variants(name, value, training[name], tensors)
-    session = RUNTIMES.get("onnxruntime").load(model)
-    try:
+    with opened(model) as session:
         base = predict(session, tensors)[0]
         index = int(np.argmax(base)) if model.labels else 0
         effects = [
             Effect(what, instead, float(base[index] - predict(session, changed)[0][index]))
             for what, instead, changed in variants
         ]
-    finally:
-        session.close()
     return sorted(effects, key=lambda effect: -abs(effect.change))[:_KEPT]
 
 

@@ -20,9 +20,8 @@ from modelyard.lifecycle.parts import contract_of, dataset_of, part_of, recipe_o
 from modelyard.lifecycle.rows import plain_rows
 from modelyard.lifecycle.stage import ENDPOINT, stage
 from modelyard.measure.measurement import Verdict
+from modelyard.model.answer import answer
 from modelyard.model.convert.conversion import convert
-from modelyard.model.predict import predict
-from modelyard.model.runtimes import RUNTIMES
 from modelyard.release.answers import Answers
 from modelyard.release.bundle import Bundle
 from modelyard.release.info import ReleaseInfo
@@ -87,10 +86,8 @@ def _links(context: Context) -> list[tuple[str, Any]]:
 
 
 def _bundle(context: Context, model: Any, sample: Mapping[str, Any]) -> Bundle:
-    session = RUNTIMES.get("onnxruntime").load(model)
     rows = take(dict(sample), slice(0, 8))
-    answers = Answers(rows, predict(session, rows))
-    session.close()
+    answers = Answers(rows, answer(model, rows))
     contract = contract_of(context)
     info = ReleaseInfo(
         ENDPOINT, 1, iso(context.clock.now()), context.project.task, model.labels, {"model": model.digest}
@@ -109,9 +106,7 @@ def _bundle(context: Context, model: Any, sample: Mapping[str, Any]) -> Bundle:
 
 def _ask(context: Context, bundle: Bundle, model: Any) -> None:
     test = part_of(context, "test")
-    session = RUNTIMES.get("onnxruntime").load(model)
-    expected = predict(session, take(test.tensors, slice(0, _ASKED)))
-    session.close()
+    expected = answer(model, take(test.tensors, slice(0, _ASKED)))
     rows = plain_rows(test.tensors, contract_of(context), range(min(_ASKED, len(test.targets))))
     with stage((bundle,), context.project.keys, work=context.work("stages"), by=context.command) as running:
         for number, row in enumerate(rows):

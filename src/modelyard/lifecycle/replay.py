@@ -16,8 +16,8 @@ from modelyard.lifecycle.client import Answered, Client, replay
 from modelyard.lifecycle.loop import Context
 from modelyard.lifecycle.parts import Part, contract_of, model_of, part_of
 from modelyard.lifecycle.rows import plain_rows
+from modelyard.model.answer import opened
 from modelyard.model.predict import predict
-from modelyard.model.runtimes import RUNTIMES
 from modelyard.release.canary import Arm, CanaryOptions, Decision, Trial, judge_canary
 
 ONCE, REST = "canary", "rest"
@@ -147,12 +147,9 @@ def replay_of(context: Context, candidate: Digest, champion: Digest | None, bega
     """The held-out rows of the project, with what the candidate answered in training."""
     part, contract = _limited(context), contract_of(context)
     validation = part_of(context, "validation")
-    session = RUNTIMES.get("onnxruntime").load(model_of(context, "compress"))
-    try:
+    with opened(model_of(context, "compress")) as session:
         expected = predict(session, part.tensors)
         seen = predict(session, validation.tensors)
-    finally:
-        session.close()
     truth = Truth(
         part.targets, expected, contract.labels, _tolerance(contract.labels, seen, validation.targets)
     )

@@ -15,13 +15,12 @@ from modelyard.lifecycle.loop import STEPS, stored_record
 from modelyard.lifecycle.project import Project
 from modelyard.lifecycle.scoring import score_of, scored_release
 from modelyard.lifecycle.step import StepRecord
-from modelyard.lifecycle.traffic import Traffic, monitor_options, read_traffic
+from modelyard.lifecycle.traffic import Traffic, judge, read_traffic
 from modelyard.measure.measurement import Verdict
 from modelyard.monitor.drift import window_profile
 from modelyard.monitor.report import render_report
 from modelyard.monitor.report_data import ReportData, ScoreRow
 from modelyard.monitor.rows import inputs
-from modelyard.monitor.window import judge_window
 from modelyard.release.registry import Release
 from modelyard.score.score import Score
 from modelyard.store.store import Store
@@ -127,17 +126,7 @@ def _traffic(project: Project, store: Store, clock: Clock) -> dict[str, Any]:
         return {}
     if not traffic.log.num_rows:
         return {"reference": traffic.release.profile}
-    report = judge_window(
-        traffic.log,
-        traffic.feedback,
-        traffic.release.profile,
-        traffic.release.contract,
-        project.requirements,
-        monitor_options(project),
-        endpoint=project.endpoint_name,
-        released=traffic.released,
-        now=clock.now(),
-    )
+    report = judge(project, traffic, now=clock.now())
     return {
         "windows": (report,),
         "reference": traffic.release.profile,

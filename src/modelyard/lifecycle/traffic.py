@@ -12,6 +12,7 @@ from modelyard.lifecycle.project import Project
 from modelyard.lifecycle.replay import AGAIN
 from modelyard.monitor.options import MonitorOptions
 from modelyard.monitor.watch import WatchState
+from modelyard.monitor.window import judge_window
 from modelyard.monitor.window_report import WindowReport
 from modelyard.release.endpoint import Endpoints
 from modelyard.release.key import trusted_keys
@@ -81,6 +82,23 @@ def begin_watch(project: Project, store: Store, traffic: Traffic, report: Window
     """Lets the watch go on after a window that was judged: the replayed rows are not live traffic."""
     state = WatchState(since=report.until + 1e-6, feedback=report.until + 1e-6, looks=1)
     store.records.put_document(WATCH, watch_key(project, traffic.release), state.to_json())
+
+
+def judge(project: Project, traffic: Traffic, *, now: float, look: int = 1, rows: Any = None) -> WindowReport:
+    """Holds rows of the traffic (all of them by default) against the release that answered them."""
+    return judge_window(
+        traffic.log if rows is None else rows,
+        traffic.feedback,
+        traffic.release.profile,
+        traffic.release.contract,
+        project.requirements,
+        monitor_options(project),
+        endpoint=project.endpoint_name,
+        released=traffic.released,
+        now=now,
+        look=look,
+        log=traffic.log,
+    )
 
 
 def since_time(log: Any, since: float) -> Any:

@@ -11,13 +11,13 @@ from modelyard.lifecycle.steps.monitor import alarm_verdict
 from modelyard.lifecycle.traffic import (
     WATCH,
     Traffic,
+    judge,
     monitor_options,
     read_traffic,
     since_time,
     watch_key,
 )
 from modelyard.monitor.watch import Watcher, WatchState
-from modelyard.monitor.window import judge_window
 from modelyard.monitor.window_report import WindowReport
 from modelyard.store.store import Store
 
@@ -67,19 +67,8 @@ class Watch:
         fresh = since_time(traffic.log, state.since)
         # Each look at new rows spends its own share of the false-alarm budget, whoever asks for it.
         look = state.looks + 1 if fresh.num_rows else max(state.looks, 1)
-        report = judge_window(
-            fresh if fresh.num_rows else traffic.log,
-            traffic.feedback,
-            traffic.release.profile,
-            traffic.release.contract,
-            self._project.requirements,
-            monitor_options(self._project),
-            endpoint=self._project.endpoint_name,
-            released=traffic.released,
-            now=self._clock.now(),
-            look=look,
-            log=traffic.log,
-        )
+        rows = fresh if fresh.num_rows else None
+        report = judge(self._project, traffic, now=self._clock.now(), look=look, rows=rows)
         if fresh.num_rows:
             self._keep(report)
             self._store.records.put_document(WATCH, key, replace(state, looks=look).to_json())

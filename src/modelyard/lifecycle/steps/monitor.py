@@ -12,9 +12,15 @@ from modelyard.lifecycle.loop import Context
 from modelyard.lifecycle.parts import part_of
 from modelyard.lifecycle.replay import ONCE, REST
 from modelyard.lifecycle.step import Outcome
-from modelyard.lifecycle.traffic import Traffic, begin_watch, monitor_options, read_traffic, wait_for_rows
+from modelyard.lifecycle.traffic import (
+    Traffic,
+    begin_watch,
+    judge,
+    monitor_options,
+    read_traffic,
+    wait_for_rows,
+)
 from modelyard.measure.measurement import Verdict
-from modelyard.monitor.window import judge_window
 from modelyard.score.context import CheckContext
 from modelyard.score.drills.catalogue import DRILLS
 
@@ -24,18 +30,8 @@ def run(context: Context, progress: Progress) -> Outcome:
     name = project.endpoint_name
     wait_for_rows(project, served["began"], served["requests"])
     traffic = read_traffic(project, context.store, since=served["began"])
-    options, now = monitor_options(project), context.clock.now()
-    report = judge_window(
-        traffic.log,
-        traffic.feedback,
-        traffic.release.profile,
-        traffic.release.contract,
-        project.requirements,
-        options,
-        endpoint=name,
-        released=traffic.released,
-        now=now,
-    )
+    now = context.clock.now()
+    report = judge(project, traffic, now=now)
     begin_watch(project, context.store, traffic, report)
     verdicts = [report.to_verdict()]
     verdicts += [alarm_verdict(alarm.kind, alarm.verdict) for alarm in report.alarms]

@@ -18,9 +18,8 @@ from modelyard.lifecycle.parts import contract_of, model_of, part_of, profile_of
 from modelyard.lifecycle.project import FILE
 from modelyard.lifecycle.step import Outcome
 from modelyard.measure.measurement import Verdict
+from modelyard.model.answer import answer
 from modelyard.model.model import Model
-from modelyard.model.predict import predict
-from modelyard.model.runtimes import RUNTIMES
 from modelyard.release.answers import Answers
 from modelyard.release.bundle import Bundle
 from modelyard.release.info import ReleaseInfo
@@ -77,11 +76,7 @@ def run(context: Context, progress: Progress) -> Outcome:
 def _reference(context: Context, model: Model) -> Profile:
     """The training part's distribution, with that of the answers on rows that training did not see."""
     unseen = part_of(context, "validation")
-    session = RUNTIMES.get("onnxruntime").load(model)
-    try:
-        answers = predict(session, unseen.tensors)
-    finally:
-        session.close()
+    answers = answer(model, unseen.tensors)
     if model.labels:
         labels = np.array(model.labels, dtype=object)[answers.argmax(axis=1)]
         extra = {"prediction": labels, "confidence": answers.max(axis=1)}
@@ -94,8 +89,4 @@ def _reference(context: Context, model: Model) -> Profile:
 
 def _answers(context: Context, model: Model) -> Answers:
     rows = take(part_of(context, "test").tensors, slice(0, _ANSWERS))
-    session = RUNTIMES.get("onnxruntime").load(model)
-    try:
-        return Answers(rows, predict(session, rows))
-    finally:
-        session.close()
+    return Answers(rows, answer(model, rows))

@@ -24,8 +24,7 @@ from modelyard.measure.measurement import Measurement, Verdict
 from modelyard.measure.metric import metric
 from modelyard.measure.quality import quality
 from modelyard.measure.requirement import Requirement
-from modelyard.model.predict import predict
-from modelyard.model.runtimes import RUNTIMES
+from modelyard.model.answer import answer
 from modelyard.release.gate import gate
 from modelyard.release.registry import Registry
 from modelyard.train.reproduce import reproduce
@@ -48,9 +47,7 @@ def parts(context: Context) -> dict[str, str]:
 def run(context: Context, progress: Progress) -> Outcome:
     project, model = context.project, model_of(context, "compress")
     test = part_of(context, "test")
-    session = RUNTIMES.get("onnxruntime").load(model)
-    answers = predict(session, test.tensors)
-    session.close()
+    answers = answer(model, test.tensors)
     masks = slice_masks(project, test.table)
     progress(0.05, "requirements")
     costs = model_costs(model, test.tensors)
@@ -71,7 +68,7 @@ def run(context: Context, progress: Progress) -> Outcome:
     found: list[tuple[str, Verdict]] = [(model.digest, item) for item in judged]
     found.append((model.digest, Verdict("quality", True, show_measurement(measured), (measured,))))
     found.append((model.digest, verdict))
-    checked = run_checks(context, model, answers, judged, part(progress, 0.1, 0.4))
+    checked = run_checks(context, model, judged, part(progress, 0.1, 0.4))
     found += [(model.digest, item) for item in checked]
     found += _specification(context, part(progress, 0.4, 0.8))
     found.append((context.values("train")["code"], rehearse(context, part(progress, 0.8, 1.0))))
