@@ -16,7 +16,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import orjson
 
@@ -41,7 +40,7 @@ from modelyard.serve.options import Limits
 from modelyard.serve.plane import Answer, Plane, Question, check_outputs
 from modelyard.serve.pool import Served
 from modelyard.serve.recent import Recent
-from modelyard.serve.repository import check_change
+from modelyard.serve.repository import Repository, check_change
 from modelyard.serve.router import Endpoint
 from modelyard.serve.watch import Watch, Watched
 
@@ -53,14 +52,6 @@ CROWD = 64
 
 _INLINE = 1 << 16
 _LOG = logging.getLogger("modelyard.serve")
-
-
-class Repository(Protocol):
-    """What loads and unloads endpoints; raises `RequestError` when that is not to be."""
-
-    def load(self, name: str) -> Awaitable[None]: ...
-
-    def unload(self, name: str) -> Awaitable[None]: ...
 
 
 class App:
