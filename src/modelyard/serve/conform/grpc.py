@@ -13,10 +13,10 @@ from modelyard.core.spec import numpy_type
 from modelyard.serve.conform.case import Case, Check, need, skip
 from modelyard.serve.conform.client import Client
 from modelyard.serve.conform.exchange import Exchange, Request, Response
-from modelyard.serve.conform.grpc_messages import CONTENTS, METHODS, SERVICE, messages
 from modelyard.serve.conform.message import Answer, Output, agree, answered, infer_json, sample, steady
 from modelyard.serve.conform.model import ModelInfo
 from modelyard.serve.conform.tensor import Array, Sample, from_raw, raw_bytes
+from modelyard.serve.grpc.messages import CONTENTS, METHODS, SERVICE, messages
 
 _BAD_ARGUMENT = ("INVALID_ARGUMENT", "OUT_OF_RANGE", "FAILED_PRECONDITION")
 
@@ -80,7 +80,7 @@ def _metadata_agrees(client: Client, model: ModelInfo) -> None:
 def request(model: ModelInfo, inputs: Sample, *, raw: bool, **fields: Any) -> Any:
     """A ModelInfer request with typed contents or raw ones."""
     kinds = messages()
-    made = kinds["InferRequest"](model_name=model.name, **fields)
+    made = kinds["ModelInferRequest"](model_name=model.name, **fields)
     for tensor in inputs:
         one = made.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.values.shape)
         if raw:

@@ -12,11 +12,11 @@ import pytest
 from modelyard.serve.conform.client import Client
 from modelyard.serve.conform.exchange import Request, curl
 from modelyard.serve.conform.grpc import GRPC
-from modelyard.serve.conform.grpc_messages import CONTENTS, METHODS, SERVICE, messages
 from modelyard.serve.conform.kit import conform
 from modelyard.serve.conform.message import infer_binary
 from modelyard.serve.conform.model import ModelInfo
 from modelyard.serve.conform.tensor import Tensor, from_raw, raw_bytes
+from modelyard.serve.grpc.messages import CONTENTS, METHODS, SERVICE, messages
 
 
 class Bridge:
@@ -129,7 +129,7 @@ def test_nobody_at_the_grpc_address(serve: Any, reference: Any) -> None:
 
 def test_messages_are_the_wire_format_of_the_protocol() -> None:
     """Bytes that another implementation reads: field numbers and types, checked by hand."""
-    made = messages()["InferRequest"](model_name="m", id="7")
+    made = messages()["ModelInferRequest"](model_name="m", id="7")
     made.inputs.add(name="x", datatype="FP32", shape=[1, 2])
     made.raw_input_contents.append(raw_bytes(Tensor("x", "FP32", from_raw(bytes(8), "FP32", (1, 2)))))
     assert made.SerializeToString() == (
