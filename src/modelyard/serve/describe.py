@@ -13,14 +13,14 @@ from modelyard.serve.codec.inference import write_metadata
 from modelyard.serve.exchange import Written
 from modelyard.serve.health import Health
 from modelyard.serve.metrics import Metrics
+from modelyard.serve.model_facts import PLATFORM, Statistics, model_config
 from modelyard.serve.openapi import openapi
 from modelyard.serve.options import Limits
 from modelyard.serve.pool import Served
 from modelyard.serve.router import Endpoint, Router
 
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-PLATFORM = "onnxruntime_onnx"
-EXTENSIONS = ("binary_tensor_data", "model_repository")
+EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
 
 
 class Describer:
@@ -35,6 +35,7 @@ class Describer:
         self._version = version
         self._limits = limits
         self._guarded = guarded
+        self._statistics = Statistics(router, metrics)
         self._described: tuple[object, bytes] | None = None
 
     def tell(self, parts: list[str]) -> tuple[int, Written]:
@@ -51,6 +52,8 @@ class Describer:
                 return 200, Written(orjson.dumps(server))
             case ["", "v2", "health", *rest] if len(rest) < 2:
                 return self._tell_health(rest[0] if rest else "")
+            case ["", "v2", "models", "stats"] if "stats" not in self._router.endpoints:
+                return 200, Written(orjson.dumps({"model_stats": self._statistics.of(None)}))
             case ["", "v2", "models", name, *rest]:
                 return self._tell_model(name, rest)
         raise nothing_here(parts)
@@ -99,10 +102,14 @@ class Describer:
                 self._router.version(endpoint, version)
             ready = self._health.endpoint_ready(name)
             return (200 if ready else 503), Written(orjson.dumps({"name": name, "ready": ready}))
-        if rest:
+        if rest == ["stats"]:
+            return 200, Written(orjson.dumps({"model_stats": self._statistics.of(name, version)}))
+        if rest and rest != ["config"]:
             raise nothing_here(["", "v2", "models", name, *rest])
         endpoint = self._router.endpoint(name)
         served = endpoint.champion if version is None else self._router.version(endpoint, version)
+        if rest:
+            return 200, Written(orjson.dumps(model_config(name, served, self._limits)))
         versions = sorted({item.version for item in endpoint.releases.values()})
         signature = served.signature
         return 200, Written(write_metadata(name, versions, PLATFORM, signature.inputs, signature.outputs))

@@ -164,6 +164,9 @@ class Metrics:
             BATCH_BUCKETS,
         )
         self.http = self._counter("modelyard_http_responses_total", "Responses by status.", ("status",))
+        self.grpc = self._counter(
+            "modelyard_grpc_responses_total", "Calls over gRPC by their status.", ("method", "code")
+        )
         self.breaches = self._counter(
             "modelyard_contract_breaches_total",
             "Items that broke the contract.",
@@ -210,10 +213,14 @@ class Metrics:
         """Has this called before the metrics are read, so that what was put off is counted."""
         self._before.append(settle)
 
-    def text(self) -> bytes:
-        """Everything in the exposition format."""
+    def settle(self) -> None:
+        """Counts what was put off."""
         for settle in self._before:
             settle()
+
+    def text(self) -> bytes:
+        """Everything in the exposition format."""
+        self.settle()
         lines = [line for family in self._families for line in family.text()]
         return ("\n".join(lines) + "\n").encode()
 

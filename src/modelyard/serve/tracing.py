@@ -127,6 +127,9 @@ class SdkExporter:
             )
             context = api.set_span_in_context(api.NonRecordingSpan(above))
         attributes = {"http.request.method": method, "http.route": route}
+        if method == "gRPC":
+            _, service, called = route.split("/") if route.count("/") == 2 else ("", "", route)
+            attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": called}
         span = self._tracer.start_span(
             f"{method} {route}", context, kind=api.SpanKind.SERVER, attributes=attributes
         )

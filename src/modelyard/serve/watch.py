@@ -6,11 +6,13 @@ import logging
 
 from modelyard.core.clock import Clock
 from modelyard.serve.exchange import Headers, Reply
+from modelyard.serve.grpc.messages import METHODS, SERVICE, STREAM
 from modelyard.serve.tracing import Exporter, Span, Trace, continue_trace
 
 _LOG = logging.getLogger("modelyard.serve")
 
-_NAMED = ("infer", "ready", "load", "unload", "index", "live", "predict", "feedback", "versions", "models")
+_NAMED = ("infer", "ready", "load", "unload", "index", "live", "predict", "feedback", "versions", "models",
+          "config", "stats")  # fmt: skip
 
 
 class Watched:
@@ -102,6 +104,8 @@ def route_of(path: str) -> str:  # noqa: PLR0911 - a table
             return f"/v2/repository/models/{{name}}/{act}"
         case ["", ("predict" | "feedback") as first, _]:
             return f"/{first}/{{name}}"
+        case ["", service, method] if service == SERVICE and (method in METHODS or method == STREAM):
+            return path
         case ["", "v1", "models", *_]:
             return "/v1/models/{name}"
         case _ if path in _PLAIN:

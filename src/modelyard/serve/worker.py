@@ -20,6 +20,7 @@ import socket
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 import uvloop
@@ -27,7 +28,7 @@ import uvloop
 from modelyard.core.clock import SYSTEM_CLOCK
 from modelyard.core.errors import ModelyardError
 from modelyard.release.load import LoadedRelease
-from modelyard.serve.access.guard import open_guard
+from modelyard.serve.access.guard import Guard, open_guard
 from modelyard.serve.app import App
 from modelyard.serve.dialects import Dialects
 from modelyard.serve.executor import LoopExecutor
@@ -36,6 +37,7 @@ from modelyard.serve.health import Health
 from modelyard.serve.log import PredictionLog
 from modelyard.serve.log_lines import write_log_lines
 from modelyard.serve.metrics import Metrics
+from modelyard.serve.model_facts import Statistics
 from modelyard.serve.options import ServeOptions
 from modelyard.serve.plane import Plane
 from modelyard.serve.pool import Served, make_ready
@@ -48,6 +50,9 @@ from modelyard.serve.source import StoreSource
 from modelyard.serve.supervisor import supervise
 from modelyard.serve.tracing import open_exporter
 from modelyard.serve.watch import Watch
+
+if TYPE_CHECKING:
+    from modelyard.serve.grpc.door import GrpcDoor
 
 LOAD_SECONDS = 5.0
 """How long connections wait unanswered for endpoints that load; then they hear that they do."""
@@ -89,6 +94,7 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
     plane = Plane(router, metrics, log, clock, name=secrets.token_hex(6))
     log.source = plane.settle
     health = Health(router, follower)
+    watch = Watch(clock, lines=options.access_log, exporter=exporter)
     app = App(
         plane,
         health,
@@ -100,7 +106,7 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
         version=version("modelyard"),
         guard=guard,
         repository=repository,
-        watch=Watch(clock, lines=options.access_log, exporter=exporter),
+        watch=watch,
         dialects=(Dialects(),),
     )
     door = RsgiDoor(app, options.limits, clock, tls=options.tls)
@@ -115,20 +121,7 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
     door.open(listening, loop)
     grpc = None
     if options.grpc_port is not None:
-        from modelyard.serve.grpc.door import open_door
-        from modelyard.serve.grpc.service import InferenceService
-
-        service = InferenceService(
-            plane,
-            health,
-            metrics,
-            clock,
-            limits=options.limits,
-            version=version("modelyard"),
-            seen=app.seen,
-            repository=repository,
-        )
-        grpc = await open_door(options, service, options.grpc_port, guard=guard)
+        grpc = await _open_grpc(options, plane, health, metrics, guard, repository, watch, app)
     await stopping.wait()
 
     _LOG.info("draining")
@@ -146,6 +139,33 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
     if exporter is not None:
         await asyncio.to_thread(exporter.close)
     _LOG.info("ended with %d requests open", plane.open)
+
+
+async def _open_grpc(
+    options: ServeOptions,
+    plane: Plane,
+    health: Health,
+    metrics: Metrics,
+    guard: Guard | None,
+    repository: Repository,
+    watch: Watch,
+    app: App,
+) -> GrpcDoor:
+    """The gRPC door; its libraries are loaded only here."""
+    from modelyard.serve.grpc.door import open_door
+    from modelyard.serve.grpc.inference import Inference
+    from modelyard.serve.grpc.service import InferenceService
+
+    service = InferenceService(
+        plane.router,
+        health,
+        Statistics(plane.router, metrics),
+        limits=options.limits,
+        version=version("modelyard"),
+        repository=repository,
+    )
+    inference = Inference(plane, metrics, SYSTEM_CLOCK, limits=options.limits, seen=app.seen)
+    return await open_door(options, service, inference, metrics, SYSTEM_CLOCK, guard=guard, watch=watch)
 
 
 def _stop_event(loop: asyncio.AbstractEventLoop) -> asyncio.Event:

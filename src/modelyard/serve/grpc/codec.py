@@ -4,39 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from modelyard.core.errors import RequestError
 from modelyard.core.require import require
 from modelyard.core.spec import DATATYPES, Tensors, numpy_type
-from modelyard.serve.codec.elements import check_datatype, check_shape, from_bytes, from_values, to_bytes
+from modelyard.serve.codec.elements import check_datatype, check_shape, from_bytes, from_values
 from modelyard.serve.codec.inference import MAX_TENSORS, read_id
 from modelyard.serve.grpc.messages import CONTENTS, messages
+from modelyard.serve.grpc.plain import InferAsked, PlainWriter
 
 MAX_FIELDS = 8 * MAX_TENSORS
 """Fields of one message, outside of tensors' contents: each costs more memory than it has bytes."""
 
 _SMALL = 16 << 10
 _DATATYPES = {numpy_type(name): name for name in DATATYPES}
+_SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
 _NESTED = (4, 5, 6)
 _CUT = "the message is cut short, or no message"
-
-
-class InferAsked(msgspec.Struct, frozen=True, gc=False):
-    """A `ModelInfer` request. `outputs` is empty when all are wanted; `raw` says how the inputs came."""
-
-    model: str
-    version: str
-    id: str
-    key: str
-    """What routing sticks to: the request's parameter `key`, else its id."""
-    inputs: Tensors
-    rows: int
-    outputs: tuple[str, ...]
-    raw: bool
-    timeout: float | None
-    """Seconds after which the client wants no answer any more: the parameter `timeout`, there in us."""
 
 
 def read_message(kind: str, data: bytes) -> Any:
@@ -74,6 +59,7 @@ def read_infer(data: bytes, *, elements: int, rows: int) -> InferAsked:
         where = f"inputs[{index}] ({name[:64]!r})"
         if name in inputs:
             raise RequestError("the input is given twice", where=where, rule="each name once")
+        _refuse_regions(tensor, where)
         datatype = check_datatype(tensor.datatype, where)
         shape, count = check_shape(list(tensor.shape), elements, where)
         if items not in (-1, shape[0]):
@@ -94,6 +80,7 @@ def read_infer(data: bytes, *, elements: int, rows: int) -> InferAsked:
         else:
             inputs[name] = _typed(tensor.contents, datatype, shape, count, where)
     identity = read_id(message.id)
+    _refuse_sequences(message)
     return InferAsked(
         message.model_name,
         message.model_version,
@@ -118,14 +105,12 @@ def write_infer(
 ) -> bytes:
     """A `ModelInferResponse`; contents are raw, or typed where every output's datatype can be."""
     chosen = {name: outputs[name] for name in wanted or outputs}
-    raw = raw or any(values.dtype == np.float16 for values in chosen.values())
+    if raw or any(values.dtype == np.float16 for values in chosen.values()):
+        return PlainWriter(endpoint, version).write(identity, chosen)
     answer = messages()["ModelInferResponse"](model_name=endpoint, model_version=version, id=identity)
     for name, values in chosen.items():
         datatype = _DATATYPES[values.dtype]
         tensor = answer.outputs.add(name=name, datatype=datatype, shape=values.shape)
-        if raw:
-            answer.raw_output_contents.append(to_bytes(values))
-            continue
         flat = values.ravel().tolist()
         listed = [str(item).encode("utf-8", "replace") for item in flat] if datatype == "BYTES" else flat
         getattr(tensor.contents, CONTENTS[datatype]).extend(listed)
@@ -177,6 +162,22 @@ def _outputs(listed: Any) -> tuple[str, ...]:
                                fix="ask for the probabilities")  # fmt: skip
         wanted[item.name] = None
     return tuple(wanted)
+
+
+def _refuse_regions(tensor: Any, where: str) -> None:
+    if "shared_memory_region" in tensor.parameters:
+        raise RequestError("shared memory is not served", where=f"{where}.parameters",
+                           fix="send the data in the message")  # fmt: skip
+
+
+def _refuse_sequences(message: Any) -> None:
+    for name in _SEQUENCE:
+        if name in message.parameters:
+            parameter = message.parameters[name]
+            kind = parameter.WhichOneof("parameter_choice")
+            if kind is not None and getattr(parameter, kind):
+                raise RequestError("models with a state between requests are not served",
+                                   where=f"parameters.{name}", fix="leave it out")  # fmt: skip
 
 
 def _key(message: Any) -> str:

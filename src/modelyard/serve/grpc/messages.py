@@ -1,7 +1,8 @@
 """The messages of `inference.GRPCInferenceService`, built when used: no generated code, no clash.
 
-Source: `open_inference_grpc.proto` of the Open Inference Protocol, and Triton's `grpc_service.proto` for the
-model repository. Field numbers are the wire format.
+Source: `open_inference_grpc.proto` of the Open Inference Protocol, and Triton's `grpc_service.proto` and
+`model_config.proto` for the rest, of which there is what we can fill truthfully. Field numbers are the wire
+format; an enumeration is a whole number there.
 """
 
 from __future__ import annotations
@@ -37,6 +38,19 @@ _MESSAGES = {
     "raw_input_contents *bytes 7",
     "ModelInferResponse": "model_name string 1, model_version string 2, id string 3, "
     "parameters {}InferParameter 4, outputs *InferTensor 5, raw_output_contents *bytes 6",
+    "ModelStreamInferResponse": "error_message string 1, infer_response ModelInferResponse 2",
+    "ModelInput": "name string 1, data_type int32 2, dims *int64 4",
+    "ModelOutput": "name string 1, data_type int32 2, dims *int64 3",
+    "DynamicBatching": "",
+    "ModelConfig": "name string 1, platform string 2, max_batch_size int32 4, input *ModelInput 5, "
+    "output *ModelOutput 6, dynamic_batching DynamicBatching 11, backend string 17",
+    "ModelConfigResponse": "config ModelConfig 1",
+    "StatisticDuration": "count uint64 1, ns uint64 2",
+    "InferStatistics": "success StatisticDuration 1, fail StatisticDuration 2, "
+    "compute_infer StatisticDuration 5",
+    "ModelStatistics": "name string 1, version string 2, inference_count uint64 4, "
+    "execution_count uint64 5, inference_stats InferStatistics 6",
+    "ModelStatisticsResponse": "model_stats *ModelStatistics 1",
     "RepositoryIndexRequest": "repository_name string 1, ready bool 2",
     "ModelIndex": "name string 1, version string 2, state string 3, reason string 4",
     "RepositoryIndexResponse": "models *ModelIndex 1",
@@ -52,12 +66,17 @@ METHODS = {
     "ModelReady": ("ModelRequest", "ReadyResponse"),
     "ServerMetadata": ("Empty", "ServerMetadataResponse"),
     "ModelMetadata": ("ModelRequest", "ModelMetadataResponse"),
+    "ModelConfig": ("ModelRequest", "ModelConfigResponse"),
+    "ModelStatistics": ("ModelRequest", "ModelStatisticsResponse"),
     "ModelInfer": ("ModelInferRequest", "ModelInferResponse"),
     "RepositoryIndex": ("RepositoryIndexRequest", "RepositoryIndexResponse"),
     "RepositoryModelLoad": ("RepositoryModelRequest", "Empty"),
     "RepositoryModelUnload": ("RepositoryModelRequest", "Empty"),
 }
-"""Each method's request and response."""
+"""Each method's request and response, one of each."""
+
+STREAM = "ModelStreamInfer"
+"""The method with many `ModelInferRequest`s, and a `ModelStreamInferResponse` to each."""
 
 CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",

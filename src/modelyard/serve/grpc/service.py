@@ -1,24 +1,21 @@
-"""The methods of `inference.GRPCInferenceService` over the plane: bytes in, bytes out, no gRPC engine."""
+"""What `inference.GRPCInferenceService` says of itself and of its models: bytes in, bytes out."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from math import inf
 from typing import Any, Protocol
 
-from modelyard.core.clock import Clock
-from modelyard.core.errors import ModelyardError, RequestError
-from modelyard.core.spec import Tensors
-from modelyard.serve.grpc.codec import InferAsked, read_infer, read_message, write_infer
+from modelyard.core.errors import RequestError
+from modelyard.serve.grpc.codec import read_message
 from modelyard.serve.grpc.messages import METHODS, messages
 from modelyard.serve.health import Health
-from modelyard.serve.metrics import Metrics
+from modelyard.serve.model_facts import CONFIG_TYPES, PLATFORM, Statistics, model_config
 from modelyard.serve.options import Limits
-from modelyard.serve.plane import Answer, Plane, Question, check_outputs
-from modelyard.serve.router import Endpoint
+from modelyard.serve.pool import Served
+from modelyard.serve.router import Endpoint, Router
 
-PLATFORM = "onnxruntime_onnx"
+EXTENSIONS = ("model_repository", "model_configuration", "statistics")
+CHANGES = ("RepositoryModelLoad", "RepositoryModelUnload")
+"""The methods that `change` answers; `tell` answers the others."""
 
 
 class Repository(Protocol):
@@ -30,40 +27,27 @@ class Repository(Protocol):
 
 
 class InferenceService:
-    """Answers one method at a time. Raises `RequestError` for whatever a client sent; used on the loop.
-
-    `seen` hears each request's id, for feedback that comes later.
-    """
+    """Answers all but inference. Raises `RequestError` for whatever a client sent; used on the loop."""
 
     def __init__(
         self,
-        plane: Plane,
+        router: Router,
         health: Health,
-        metrics: Metrics,
-        clock: Clock,
+        statistics: Statistics,
         *,
         limits: Limits,
         version: str,
-        seen: Callable[[str], None],
         repository: Repository | None = None,
     ) -> None:
-        self._plane = plane
-        self._router = plane.router
+        self._router = router
         self._health = health
-        self._metrics = metrics
-        self._clock = clock
+        self._statistics = statistics
         self._limits = limits
         self._version = version
-        self._seen = seen
         self._repository = repository
 
-    async def call(self, method: str, data: bytes, seconds: float | None = None) -> bytes:
-        """The answer's bytes to a request's bytes; the caller waits for it so many `seconds` at most.
-
-        When the caller is cancelled, its work is dropped unless it has begun.
-        """
-        if method == "ModelInfer":
-            return await self._infer(data, seconds)
+    def tell(self, method: str, data: bytes) -> bytes:
+        """The answer's bytes to a question about the service; raises `RequestError`."""
         asked = read_message(METHODS[method][0], data)
         answer = messages()[METHODS[method][1]]
         match method:
@@ -74,51 +58,27 @@ class InferenceService:
             case "ModelReady":
                 made = answer(ready=self._model_ready(asked))
             case "ServerMetadata":
-                made = answer(name="modelyard", version=self._version, extensions=["model_repository"])
+                made = answer(name="modelyard", version=self._version, extensions=EXTENSIONS)
             case "ModelMetadata":
                 made = answer(**self._metadata(asked))
+            case "ModelConfig":
+                made = answer(config=self._config(asked))
+            case "ModelStatistics":
+                told = self._statistics.of(asked.name or None, asked.version or None)
+                made = answer(model_stats=told)
             case "RepositoryIndex":
                 made = answer(models=self._index(asked.ready))
             case _:
-                await self._change(method, asked)
-                made = answer()
+                raise ValueError(f"{method} is no question")
         written: bytes = made.SerializeToString()
         return written
 
-    async def _infer(self, data: bytes, seconds: float | None) -> bytes:
-        started = self._clock.monotonic()
-        asked = read_infer(data, elements=self._limits.elements, rows=self._limits.rows)
-        endpoint = self._router.endpoint(asked.model)
-        identity = asked.id or self._plane.new_id()
-        try:
-            chosen = self._router.choose(endpoint, asked.key or identity, asked.version or None)
-            if asked.outputs:
-                check_outputs(chosen.answer, list(asked.outputs))
-            waiting: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
-            limits = [limit for limit in (seconds, asked.timeout) if limit is not None]
-            deadline = started + min(limits, default=inf)
-            question = Question(asked.model, identity, asked.inputs, asked.rows, started, deadline)
-            call = self._plane.ask(question, chosen, _settling(waiting))
-        except RequestError as error:
-            self._rejected(endpoint, asked, identity, started, error)
-            raise
-        self._seen(identity)
-        try:
-            outputs = await waiting
-        except asyncio.CancelledError:
-            call.gone = True
-            raise
-        return write_infer(
-            asked.model, chosen.answer.version, identity, outputs, wanted=asked.outputs, raw=asked.raw
-        )
-
-    def _rejected(
-        self, endpoint: Endpoint, asked: InferAsked, identity: str, started: float, error: RequestError
-    ) -> None:
-        if error.status == 503:
-            self._metrics.shed.at(endpoint.name, "queue").add()
-            return
-        self._plane.reject(Question(endpoint.name, identity, {}, asked.rows, started), endpoint.champion)
+    async def change(self, method: str, data: bytes) -> bytes:
+        """Loads or unloads an endpoint and returns when that is done; raises `RequestError`."""
+        asked = read_message(METHODS[method][0], data)
+        await self._change(method, asked)
+        written: bytes = messages()[METHODS[method][1]]().SerializeToString()
+        return written
 
     def _model_ready(self, asked: Any) -> bool:
         try:
@@ -132,17 +92,26 @@ class InferenceService:
         return self._health.endpoint_ready(asked.name)
 
     def _metadata(self, asked: Any) -> dict[str, Any]:
-        endpoint = self._router.endpoint(asked.name)
-        served = (
-            self._router.version(endpoint, asked.version) if asked.version else endpoint.champion
-        ).signature
+        endpoint, served = self._served(asked)
+        signature = served.signature
         return {
             "name": asked.name,
             "versions": sorted({item.version for item in endpoint.releases.values()}),
             "platform": PLATFORM,
-            "inputs": [spec.to_json() for spec in served.inputs],
-            "outputs": [spec.to_json() for spec in served.outputs],
+            "inputs": [spec.to_json() for spec in signature.inputs],
+            "outputs": [spec.to_json() for spec in signature.outputs],
         }
+
+    def _config(self, asked: Any) -> dict[str, Any]:
+        _, served = self._served(asked)
+        config = model_config(asked.name, served, self._limits)
+        for tensor in (*config["input"], *config["output"]):
+            tensor["data_type"] = CONFIG_TYPES.index(tensor["data_type"])
+        return config
+
+    def _served(self, asked: Any) -> tuple[Endpoint, Served]:
+        endpoint = self._router.endpoint(asked.name)
+        return endpoint, self._router.version(endpoint, asked.version) if asked.version else endpoint.champion
 
     def _index(self, ready: bool) -> list[dict[str, str]]:
         listed = []
@@ -170,19 +139,3 @@ class InferenceService:
                                fix="the service follows the store")  # fmt: skip
         change = self._repository.load if method == "RepositoryModelLoad" else self._repository.unload
         await change(asked.model_name)
-
-
-def _settling(waiting: asyncio.Future[Tensors]) -> Answer:
-    def answer(outputs: Tensors | None, error: ModelyardError | None) -> None:
-        if waiting.done():  # the caller has gone
-            return
-        if outputs is not None:
-            waiting.set_result(outputs)
-        elif isinstance(error, RequestError):
-            waiting.set_exception(error)
-        else:
-            # A release is proved before it is served: a run that fails does so for what this client sent.
-            refused = RequestError("the model cannot answer this input", status=422, value=str(error))
-            waiting.set_exception(refused)
-
-    return answer
