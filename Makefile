@@ -25,7 +25,7 @@ bench: .venv/ready
 	@for file in benchmarks/bench_*.py; do echo "== $$file" && $(BIN)/python $$file || exit 1; done
 
 bench-%: .venv/ready
-	@$(BIN)/python benchmarks/bench_$*.py
+	@$(BIN)/python benchmarks/bench_$*.py $(ARGS)
 
 # The lock pins everything; the project itself is installed last, without looking for more.
 .venv/ready: requirements.lock pyproject.toml

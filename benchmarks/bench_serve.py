@@ -1,405 +1,422 @@
-"""The serving plane against the HTTP ceiling and against a bare loop, interleaved in one run.
+"""The serving plane against the HTTP ceiling, a bare loop and today's servers, interleaved in one run.
 
-    .venv/bin/python benchmarks/bench_serve.py [--seconds 3] [--rounds 3] [--peers] [--json]
+    make bench-serve                             every line of the bar that needs no other server, 6 minutes
+    make bench-serve ARGS=--peers                the servers of `serve/peers.py` too, 14 minutes
+    make bench-serve ARGS="--peers fastapi,ray"  some of them
+    make bench-serve ARGS=--quick                short runs, FastAPI if it is installed, 2 minutes
 
-Needs `wrk` and two cores: the server with all its threads on core 0, `wrk` on core 1. Beside requests a
-second it counts the server's own CPU time per request, which other work on the machine disturbs less.
+Needs `wrk` and two cores: the server with all its processes on core 0, the load on core 1. The first run
+with a peer installs it, which takes minutes that do not count above. Beside requests a second it counts the
+server's CPU time a request, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
-import os
-import re
+import math
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import serve_yard as yard
-from serve.peers import PEERS, SERVER, environment
+from serve import peers
+from serve.ask import Ask, asks
+from serve.bar import Bar, number, rows_of, script
+from serve.loops import Tail, overload, tails
+from serve.server import SERVER_CORE, Failed, Server, free_port
 
 from modelyard.release.policy import Single
-from modelyard.serve.load.generator import LoadOptions, open_loop
-from modelyard.serve.load.target import Target
 
 HERE = Path(__file__).parent
 CHANNELS = 96
 """Of the convolutional network: about 5.6 ms an item on the machine whose figures the bar starts from."""
-BINARY = ("modelyard", "constant")
-"""Who reads the protocol's binary tensors."""
-WRK = """
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "{kind}"
-{extra}
-local file = io.open("{body}", "rb")
-wrk.body = file:read("*a")
-"""
+LOADS = (("mlp", 1), ("mlp", 64), ("cnn", 64))
+"""What every server is asked."""
+OURS, CEILING, BARE, SILENT = "modelyard", "constant", "bare", "no-log"
+
+Runs = dict[tuple[str, str, int], list[dict[str, float]]]
 
 
-def bodies(folder: Path) -> dict[str, dict[str, str]]:
-    """The requests: JSON and binary, one item each."""
-    made = {}
-    for kind in ("mlp", "cnn"):
-        values = yard.rows_of(kind, 1, seed=3)["x"]
-        tensor: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": list(values.shape)}
-        text = json.dumps(
-            {"inputs": [tensor | {"data": [round(float(v), 7) for v in values.ravel()]}]}
-        ).encode()
-        raw = values.tobytes()
-        parameters = {"parameters": {"binary_data_size": len(raw)}}
-        head = json.dumps(
-            {"inputs": [tensor | parameters], "parameters": {"binary_data_output": True}}
-        ).encode()
-        for name, body, extra in (
-            (f"{kind}-json", text, ""),
-            (f"{kind}-binary", head + raw, f'wrk.headers["Inference-Header-Content-Length"] = "{len(head)}"'),
-        ):
-            file = folder / f"{name}.body"
-            file.write_bytes(body)
-            content = "application/json" if not extra else "application/octet-stream"
-            script = folder / f"{name}.lua"
-            script.write_text(WRK.format(kind=content, extra=extra, body=file))
-            made[name] = {"script": str(script), "endpoint": kind}
-    return made
+@dataclass
+class Bench:
+    """What one run of the benchmark has made and found."""
 
+    folder: Path
+    seconds: int
+    rounds: int
+    files: dict[str, Path] = field(default_factory=dict)
+    known: dict[tuple[str, str], Ask] = field(default_factory=dict)
+    yard: Any = None
+    running: list[Server] = field(default_factory=list)
+    runs: Runs = field(default_factory=dict)
+    starts: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    def note(self, text: object) -> None:
+        """Something that the reader must know, said at once and under the tables."""
+        self.notes.append(str(text))
+        print(text, file=sys.stderr)
 
-
-class Server:
-    """A server process pinned to core 0."""
-
-    def __init__(self, name: str, command: list[str], port: int) -> None:
-        self.name = name
-        self.port = port
-        self.path = "/v2/models/{model}/infer"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        began = time.perf_counter()
-        self.process = subprocess.Popen(["taskset", "-c", "0", *command], env=environment,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if time.perf_counter() - began > 60:
-                    raise RuntimeError(f"{name} does not listen") from None
-                time.sleep(0.01)
-
-    @property
-    def cpu(self) -> float:
-        """Seconds of CPU time that the server's processes have used."""
-        ticks = 0
-        for pid in self._pids():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
-
-    @property
-    def memory(self) -> float:
-        """Resident megabytes of all the server's processes."""
-        texts = [Path(f"/proc/{pid}/status").read_text() for pid in self._pids()]
-        return sum(int(re.search(r"VmRSS:\s+(\d+)", text)[1]) for text in texts) / 1000  # type: ignore[index]
-
-    def _pids(self) -> list[int]:
-        pid = self.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [pid, *map(int, children)]
-
-    def load(self, script: str, path: str, connections: int, seconds: int) -> dict[str, float]:
-        """One run of wrk: requests a second, p50 and p99 in ms, server CPU microseconds a request."""
-        before = self.cpu
-        url = f"http://127.0.0.1:{self.port}{path}"
-        command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
-        ended = subprocess.run([*command, "-s", script, url], capture_output=True, text=True, check=True)
-        out = ended.stdout
-        if "Non-2xx" in out:
-            raise RuntimeError(f"{self.name} {path} answers with errors:\n{out}")
-        requests = int(re.search(r"(\d+) requests in", out)[1])  # type: ignore[index]
-        return {
-            "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]),  # type: ignore[index]
-            "p50_ms": _ms(re.search(r"50%\s+([\d.]+)(us|ms|s)", out)),
-            "p99_ms": _ms(re.search(r"99%\s+([\d.]+)(us|ms|s)", out)),
-            "cpu_us": (self.cpu - before) / max(1, requests) * 1e6,
-        }
-
-    def stop(self) -> None:
-        if self.process.poll() is not None:
-            return
-        self.process.send_signal(signal.SIGTERM)
+    def run(self, server: Server, model: str, form: str, connections: int, seconds: int | None = None,
+            name: str = "") -> None:  # fmt: skip
+        """One run of wrk, kept under the server's name or another; errors are noted."""
+        path = server.form.path.format(model=model)
         try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            found = server.load(self.known[model, form].script, path, connections, seconds or self.seconds)
+        except (Failed, subprocess.SubprocessError) as error:
+            self.note(error)
+            return
+        if found.pop("broken"):
+            self.note(f"{server.name} {path} c={connections}: connections broke")
+        self.runs.setdefault((f"{model}-{form}", name or server.name, connections), []).append(found)
+
+    def ratio(self, body: str, connections: int, left: str, right: str, key: str = "rps") -> float | None:
+        """Median over the rounds of the left server's figure over the right's."""
+        ours, theirs = (self.runs.get((body, name, connections), []) for name in (left, right))
+        pairs = [one[key] / other[key] for one, other in zip(ours, theirs, strict=False) if other[key]]
+        return statistics.median(pairs) if pairs else None
+
+    def over(self, name: str, model: str, body: str) -> float | None:
+        """Requests a second of ours over another's, each in the body it is asked with, c=64."""
+        alone = self.runs.get((f"{model}-json", _beside(name), 64))
+        ours = alone or self.runs.get((f"{model}-json", OURS, 64), [])
+        pairs = zip(ours, self.runs.get((body, name, 64), []), strict=False)
+        found = [one["rps"] / other["rps"] for one, other in pairs]
+        return statistics.median(found) if found else None
+
+    def figure(self, body: str, connections: int, server: str, key: str) -> float:
+        """Median over the rounds of one figure, NaN where there is none."""
+        found = self.runs.get((body, server, connections), [])
+        return statistics.median(run[key] for run in found) if found else float("nan")
+
+    def of(self, name: str) -> Server:
+        return next(server for server in self.running if server.name == name)
 
 
-def _ms(match: re.Match[str] | None) -> float:
-    if match is None:
-        return float("nan")
-    return float(match[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[match[2]]
+def _beside(name: str) -> str:
+    """Ours, measured in turn with one peer."""
+    return f"{OURS} beside {name}"
 
 
-def servers(folder: Path, peers: Path | None = None, *, bare_only: bool = True) -> list[Server]:
-    """Ours with everything on (and without the log), the HTTP ceiling, a bare loop, and the peers."""
-    made = yard.Yard.make(folder / "yard")
+def prepare(bench: Bench) -> None:
+    """Releases behind endpoints, and the same graphs for everybody else."""
+    made = yard.Yard.make(bench.folder / "yard")
     made.serve(("mlp",))
     made.set("cnn", Single(made.release("cnn", yard.cnn(channels=CHANNELS)).digest))
-    graphs = {}
-    for kind, graph in (("mlp", yard.mlp()), ("cnn", yard.cnn(channels=CHANNELS))):
-        graphs[kind] = folder / f"{kind}.onnx"
-        graphs[kind].write_bytes(graph)
     made.store.close()
-    started = []
-    for name, sample in (("modelyard", 1.0),) if bare_only else (("modelyard", 1.0), ("no-log", 0.0)):
-        options = {
-            "state": str(folder / f"state-{name}"),
-            "root": str(made.folder / "store"),
-            "keys": str(made.keys),
-            "port": free_port(),
-            "sample": sample,
-        }
-        command = [sys.executable, str(HERE / "serve_ours.py"), json.dumps(options)]
-        started.append(Server(name, command, int(options["port"])))
-    files = [str(graphs["mlp"]), str(graphs["cnn"])]
-    for name in ("constant", "bare"):
+    graphs = {"mlp": yard.mlp(), "cnn": yard.cnn(channels=CHANNELS)}
+    for model, graph in graphs.items():
+        bench.files[model] = bench.folder / f"{model}.onnx"
+        bench.files[model].write_bytes(graph)
+    bench.known = asks(bench.folder, graphs)
+    bench.yard = made
+
+
+def ours(bench: Bench, name: str, **options: Any) -> Server:
+    """Our server in the foreground."""
+    port = free_port()
+    given = {"state": str(bench.folder / f"state-{name}"), "root": str(bench.yard.folder / "store"),
+             "keys": str(bench.yard.keys), "port": port} | options  # fmt: skip
+    return Server(name, [sys.executable, str(HERE / "serve_ours.py"), json.dumps(given)], port)
+
+
+def begin(bench: Bench) -> None:
+    """Ours with everything on, ours without its log, the HTTP ceiling, and a bare loop."""
+    started = [ours(bench, OURS), ours(bench, SILENT, sample=0.0)]
+    files = [str(bench.files[model]) for model in ("mlp", "cnn")]
+    for name in (CEILING, BARE):
         port = free_port()
         started.append(
             Server(name, [sys.executable, str(HERE / "serve_bare.py"), name, str(port), *files], port)
         )
-    for peer in PEERS if peers is not None else ():
-        python = environment(peer, peers)
-        if isinstance(python, str):
-            print(python)
-            continue
-        port = free_port()
+    bench.running += started
+    for server in started:
+        server.wait(server.listens)
+        for model in () if server.name == CEILING else ("mlp", "cnn"):
+            server.wait(_right(bench, server, model))
+
+
+def _right(bench: Bench, server: Server, model: str) -> Callable[[], bool]:
+    return lambda: bench.known[model, server.form.body].answered(server.port, server.form.path)
+
+
+def rounds(bench: Bench) -> None:
+    """Every server in turn within each round, so that what disturbs one disturbs all."""
+    common = [server for server in bench.running if server.name != SILENT]
+    for _ in range(bench.rounds):
+        for model, connections in LOADS:
+            for server in common:
+                bench.run(server, model, "json", connections)
+            if connections == 64:
+                for server in (bench.of(OURS), bench.of(CEILING)):
+                    bench.run(server, model, "binary", connections)
+            if (model, connections) == ("mlp", 64):
+                bench.run(bench.of(SILENT), model, "json", connections)
+    for server in common:
+        bench.memory[server.name] = server.memory
+
+
+def beside(bench: Bench, peer: peers.Peer) -> None:
+    """A peer in each of its variants, ours asked in turn with it and the peer stopped meanwhile."""
+    for variant in peer.variants:
         try:
-            server = Server(
-                peer.name,
-                [str(python), str(SERVER), peer.name, str(port), *files],
-                port,
-            )
-            server.path = peer.path
-            started.append(server)
-        except RuntimeError as error:
-            print(error)
-    return started
+            server, took = peers.begin(peer, variant, bench.files, bench.known)
+        except (Failed, OSError, subprocess.SubprocessError) as error:
+            bench.note(error)
+            continue
+        try:
+            bench.starts[server.name] = took
+            for model, connections in LOADS:
+                server.pause()
+                bench.run(bench.of(OURS), model, "json", connections, name=_beside(server.name))
+                server.resume()
+                bench.run(server, model, peer.form.body, connections, max(peer.seconds, bench.seconds))
+                server.settle()
+            bench.memory[server.name] = server.memory
+        finally:
+            server.stop()
 
 
-@dataclass
-class Line:
-    """One line of the bar: what was measured against what is asked."""
-
-    what: str
-    target: str
-    measured: str
-    holds: bool | None
-
-    def __str__(self) -> str:
-        mark = {True: "holds", False: "FAILS", None: "not measured"}[self.holds]
-        return f"{self.what:<52} {self.target:>22} {self.measured:>26}  {mark}"
-
-
-def bare_loop(kind: str, seconds: float) -> float:
-    """Items a second of onnxruntime alone, in a process of its own on the server's core."""
+def bare_loop(files: dict[str, Path], model: str, seconds: float) -> float:
+    """CPU seconds an item of onnxruntime alone, in a process of its own on the server's core."""
     code = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); import serve_yard as y, onnxruntime as o\n"
+        "import sys, time, numpy as np, onnxruntime as o\n"
         "s = o.SessionOptions(); s.intra_op_num_threads = 1\n"
-        f"graph = y.mlp() if sys.argv[2] == 'mlp' else y.cnn(channels={CHANNELS})\n"
-        "e = o.InferenceSession(graph, s, providers=['CPUExecutionProvider'])\n"
-        "x = y.rows_of(sys.argv[2], 1)\n"
-        "end = time.perf_counter() + float(sys.argv[3]); n = 0; b = time.process_time()\n"
+        "e = o.InferenceSession(sys.argv[1], s, providers=['CPUExecutionProvider'])\n"
+        "x = {'x': np.random.default_rng(0).random([1, *e.get_inputs()[0].shape[1:]], np.float32)}\n"
+        "for _ in range(20): e.run(None, x)\n"
+        "end = time.perf_counter() + float(sys.argv[2]); n = 0; b = time.process_time()\n"
         "while time.perf_counter() < end: e.run(None, x); n += 1\n"
         "print((time.process_time() - b) / n)"
     )
-    command = ["taskset", "-c", "0", sys.executable, "-c", code, str(HERE), kind, str(seconds)]
+    command = ["taskset", "-c", SERVER_CORE, sys.executable, "-c", code, str(files[model]), str(seconds)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def start_and_memory(folder: Path) -> tuple[float, float]:
+def start_and_memory(bench: Bench, times: int = 3) -> tuple[float, float]:
     """Seconds from starting the process to its first right answer, and its resident MB, one small model."""
-    made = yard.Yard.make(folder / "start")
-    made.serve(("mlp",))
-    made.store.close()
-    port = free_port()
-    options = {
-        "state": str(folder / "start-state"),
-        "root": str(made.folder / "store"),
-        "keys": str(made.keys),
-        "port": port,
-        "endpoints": ["mlp"],
-    }
-    inputs = yard.rows_of("mlp", 1, seed=3)
-    body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 64],
-                                   "data": inputs["x"].ravel().tolist()}]})  # fmt: skip
-    right = yard.answers_of(yard.mlp(), inputs).ravel()
-    times = []
+    took = []
     memory = 0.0
-    for _ in range(3):
-        began = time.perf_counter()
-        server = Server("start", [sys.executable, str(HERE / "serve_ours.py"), json.dumps(options)], port)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        connection.request("POST", "/v2/models/mlp/infer", body)
-        answer = json.loads(connection.getresponse().read())["outputs"][0]["data"]
-        times.append(time.perf_counter() - began)
-        if abs(answer - right).max() > 1e-4:
-            raise RuntimeError("the first answer is wrong")
-        time.sleep(1.5)
-        memory = server.memory
+    for _ in range(times):
+        server = ours(bench, "start", endpoints=["mlp"])
+        try:
+            took.append(server.wait(_right(bench, server, "mlp"), 30))
+            memory = (
+                server.load(bench.known["mlp", "json"].script, "/v2/models/mlp/infer", 8, 1) and server.memory
+            )
+        finally:
+            server.stop()
+    return statistics.median(took), memory
+
+
+def judge(bench: Bench, models: int) -> Bar:
+    """Every line of the bar."""
+    bar = Bar()
+    _http(bench, bar)
+    _network(bench, bar)
+    capacity = _fresh(bench, "mlp", "json")
+    _tail(bench, bar, capacity)
+    _overload(bench, bar)
+    for server in bench.running:
         server.stop()
-    return min(times), memory
+    seconds, memory = start_and_memory(bench)
+    bench.starts[OURS] = seconds
+    bar.most("start to the first right answer", 1.2, seconds, " s")
+    bar.most("RSS with one small model", 200, memory, " MB")
+    _workers(bar)
+    _many(bar, models)
+    return bar
 
 
-def overload(server: Server, capacity: float, seconds: float) -> tuple[float, int, int]:
-    """Goodput at three times the capacity as a share of it, how many were refused, how many came late."""
-    values = yard.rows_of("cnn", 1, seed=3)["x"].tobytes()
-    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 3, 64, 64],
-              "parameters": {"binary_data_size": len(values)}}  # fmt: skip
-    head = json.dumps({"inputs": [tensor], "parameters": {"timeout": 250_000}}).encode()
-    request = (
-        (
-            b"POST /v2/models/cnn/infer HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
-            b"Inference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n"
-            % (len(head), len(head) + len(values))
-        )
-        + head
-        + values
-    )
-    options = LoadOptions(seconds=seconds, warmup=1.0, connections=1_000, deadline=0.5)
-    found = open_loop(Target("127.0.0.1", server.port, (request,)), options, 3 * capacity)
-    refused = sum(count for status, count in found.statuses.items() if status in (429, 503, 504))
-    late = sum(count for status, count in found.statuses.items() if status == 200) - found.good
-    return found.good / found.seconds / capacity, refused, late
-
-
-def bar(
-    rows: list[dict[str, Any]], folder: Path, running: list[Server], given: argparse.Namespace
-) -> list[Line]:
-    """Every line of the bar that this run can tell."""
-    at = {(row["body"], row["server"], row["c"]): row for row in rows}
-    ours, ceiling, bare = (at["mlp-json", name, 64] for name in ("modelyard", "constant", "bare"))
-    one, bare_one = at["mlp-json", "modelyard", 1], at["mlp-json", "bare", 1]
-    lines = []
-
-    def line(
-        what: str, target: float, value: float, *, most: bool = False, unit: str = "", note: str = ""
-    ) -> None:
-        holds = value <= target if most else value >= target
-        lines.append(
-            Line(what, f"{'<=' if most else '>='} {target:g}{unit}", f"{value:.3g}{unit} {note}", holds)
-        )
-
-    peer = at.get(("mlp-json", "fastapi", 64))
-    if peer is not None:
-        line("mlp c=64 against FastAPI", 5.0, ours["rps"] / peer["rps"], unit="x")
+def _http(bench: Bench, bar: Bar) -> None:
+    names = [name for name in bench.memory if name.startswith("fastapi")]
+    best = max(names, key=lambda name: bench.figure("mlp-json", 64, name, "rps"), default=None)
+    if best is None:
+        bar.least("mlp c=64 against FastAPI", 5, None, "x", "run with --peers")
     else:
-        lines.append(Line("mlp c=64 against FastAPI", ">= 5x", "(run with --peers)", None))
-    line("mlp c=64 of the HTTP ceiling", 0.6, ours["rps"] / ceiling["rps"], note="req/s")
-    line("  the same by CPU time a request", 0.6, ceiling["cpu_us"] / ours["cpu_us"])
-    line("  against the bare loop", 1.0, ours["rps"] / bare["rps"], unit="x")
-    line("mlp c=1 p50 against the bare loop", 1.3, one["p50_ms"] / bare_one["p50_ms"], most=True, unit="x")
-    without = at.get(("mlp-json", "no-log", 64))
-    if without is not None:
-        line("the log at c=64, of throughput", 0.03, 1 - without["cpu_us"] / ours["cpu_us"], most=True)
-    loop = bare_loop("cnn", 3.0)
+        said = f"its quickest way, {best}: {bench.figure('mlp-json', 64, best, 'rps'):.0f}/s"
+        bar.least("mlp c=64 against FastAPI", 5, bench.ratio("mlp-json", 64, OURS, best), "x", said)
+        for name in names:
+            if name != best and (ratio := bench.ratio("mlp-json", 64, OURS, name)):
+                bar.beside(f"  against {name}", f"{ratio:.3g}x")
+    bar.least("mlp c=64 of the HTTP ceiling", 0.6, bench.ratio("mlp-json", 64, OURS, CEILING))
+    cpu = bench.ratio("mlp-json", 64, CEILING, OURS, "cpu_us")
+    bar.beside("  the same by CPU time a request", "" if cpu is None else f"{cpu:.3g}")
+    plain = bench.ratio("mlp-json", 64, OURS, BARE)
+    bar.beside("  against the bare loop", "" if plain is None else f"{plain:.3g}x")
+    one = bench.ratio("mlp-json", 1, OURS, BARE, "p50_ms")
+    bar.most("mlp c=1 p50 against the bare loop", 1.3, one, "x")
+    silent = bench.ratio("mlp-json", 64, SILENT, OURS, "cpu_us")
+    bar.most("the log's share of CPU time at c=64", 0.03, None if silent is None else 1 - silent)
+
+
+def _network(bench: Bench, bar: Bar) -> None:
+    alone = bare_loop(bench.files, "cnn", float(bench.seconds))
     for body, target in (("cnn-binary", 0.97), ("cnn-json", 0.92)):
-        note = f"{loop * 1e3:.2f} ms alone"
-        line(
-            f"{body} c=64 of onnxruntime alone, CPU",
-            target,
-            loop * 1e6 / at[body, "modelyard", 64]["cpu_us"],
-            note=note,
-        )
-    server = next(item for item in running if item.name == "modelyard")
-    share, refused, late = overload(server, at["cnn-binary", "modelyard", 64]["rps"], given.seconds * 2)
-    line("goodput at 3 times capacity", 0.9, share, note=f"{refused} refused")
-    line("  answers after their deadline", 0, late, most=True)
-    for item in running:
-        item.stop()
-    seconds, memory = start_and_memory(folder)
-    line("start to the first right answer, s", 1.2, seconds, most=True)
-    line("RSS with one small model, MB", 200, memory, most=True)
-    if given.models:
-        command = [sys.executable, str(HERE / "serve" / "many.py"), str(given.models), str(given.models // 2)]
-        many = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        line(f"{given.models} models: RSS, MB", 1500, many["rss_mb"], most=True)
-        line("  a cold model's first answer, ms (p99)", 50, many["cold_ms_p99"], most=True)
-        line("  p99 of a warm one among them", 1.2, many["warm_p99_ratio"], most=True, unit="x")
-        line("  slope over load, infer, unload, kB a cycle", 5, many["slope_kb_a_cycle"], most=True)
-    return lines
+        used = bench.figure(body, 64, OURS, "cpu_us")
+        note = f"{alone * 1e3:.2f} ms alone, {used / 1e3:.2f} ms served"
+        bar.least(f"{body} c=64 of onnxruntime alone, CPU", target, alone * 1e6 / used, note=note)
+
+
+def _fresh(bench: Bench, model: str, form: str) -> float:
+    """The capacity now: other work on the machine may have changed it since the rounds."""
+    server, ask = bench.of(OURS), bench.known[model, form]
+    path = server.form.path.format(model=model)
+    return statistics.median(server.load(ask.script, path, 64, bench.seconds)["rps"] for _ in range(3))
+
+
+def _tail(bench: Bench, bar: Bar, capacity: float) -> None:
+    both = [bench.of(OURS), bench.of(CEILING)]
+    for kind, target in (("poisson", 3.0), ("constant", 3.0)):
+        found = tails(
+            both,
+            bench.known["mlp", "json"],
+            capacity,
+            seconds=float(bench.seconds),
+            rounds=bench.rounds,
+            kind=kind,
+        )  # type: ignore[arg-type]  # two of the names
+        mine = found[OURS]
+        ratio = mine.ratio if mine.kept_up else math.inf
+        value, said = (None, mine.doubt) if mine.doubt else (ratio, str(mine))
+        bar.most(f"mlp p99 over p50 at 80 % load, {kind}", target, value, "x", said)
+        bar.beside("  the constant answer at the same rate", _said(found[CEILING]))
+
+
+def _said(tail: Tail) -> str:
+    return f"{tail.ratio:.3g}x ({tail})" + (f"; {tail.doubt}" if tail.doubt else "")
+
+
+def _overload(bench: Bench, bar: Bar) -> None:
+    capacity = _fresh(bench, "cnn", "binary")
+    found = overload(bench.of(OURS), bench.known["cnn", "binary"], capacity, 2.0 * bench.seconds)
+    bar.least("goodput at 3 times capacity", 0.9, found.goodput, note=f"{found.refused} refused")
+    bar.most("  answers after their deadline", 0, found.late)
+    bar.most("  without an answer, or with another status", 0, found.lost)
+
+
+def _workers(bar: Bar) -> None:
+    found = script(HERE / "serve" / "workers.py")
+    value, why = number(found, "ratio", "speedup", "two_over_one")
+    bar.least("two workers on two cores over one", 1.8, value, "x", why)
+
+
+def _many(bar: Bar, models: int) -> None:
+    if not models:
+        return
+    found = script(HERE / "serve" / "many.py", str(models), str(models // 2))
+    for what, target, unit, names in (
+        (f"{models} models: RSS", 1500, " MB", ("rss_mb",)),
+        ("  a cold model's first answer, p99", 50, " ms", ("cold_ms_p99",)),
+        ("  p99 of a warm one among them", 1.2, "x", ("warm_p99_ratio",)),
+        ("  slope a cycle of load, infer, unload", 5, " kB", ("slope_kb_a_cycle",)),
+    ):
+        value, why = number(found, *names)
+        bar.most(what, target, value, unit, why)
+
+
+def show(bench: Bench, rows: list[dict[str, Any]]) -> None:
+    """All figures, then the table of servers."""
+    print(f"{'body':<11} {'c':>3} {'server':<16} {'req/s':>8} {'of ceiling':>10} {'p50 ms':>8} {'p99 ms':>9} "
+          f"{'CPU us':>9}")  # fmt: skip
+    ceiling = {(row["body"], row["c"]): row["rps"] for row in rows if row["server"] == CEILING}
+    for row in rows:
+        top = ceiling.get((row["body"], row["c"]))
+        share = f"{row['rps'] / top:.0%}" if top else "-"
+        print(f"{row['body']:<11} {row['c']:>3} {row['server']:<16} {row['rps']:>8.0f} {share:>10} "
+              f"{row['p50_ms']:>8.2f} {row['p99_ms']:>9.2f} {row['cpu_us']:>9.1f}")  # fmt: skip
+    print(f"\n{'server':<16} {'mlp c=1 (p50 ms)':>18} {'mlp c=64 (p99 ms)':>19} {'cnn c=64':>9} "
+          f"{'start s':>8} {'RSS MB':>7}  ours over it: mlp, cnn c=64")  # fmt: skip
+    names = [name for name in bench.memory if name != OURS]
+    for name in (OURS, *names):
+        print(_row(bench, name))
+
+
+def _row(bench: Bench, name: str) -> str:
+    def body(model: str) -> str:
+        forms = [form for form in ("json", "array", "binary") if (f"{model}-{form}", name, 64) in bench.runs]
+        return f"{model}-{forms[0]}" if forms else f"{model}-json"
+
+    def value(model: str, connections: int, key: str) -> float:
+        return bench.figure(body(model), connections, name, key)
+
+    over = [bench.over(name, model, body(model)) for model in ("mlp", "cnn")]
+    small, cnn = body("mlp"), value("cnn", 64, "rps")
+    kind = "" if small.endswith("json") else f", {small.partition('-')[2]}"
+    ratios = ", ".join("-" if ratio is None else f"{ratio:.3g}x" for ratio in over)
+    started = bench.starts.get(name)
+    return (
+        f"{name:<16} {value('mlp', 1, 'rps'):>10.0f} ({value('mlp', 1, 'p50_ms'):.2f}) "
+        f"{value('mlp', 64, 'rps'):>11.0f} ({value('mlp', 64, 'p99_ms'):.1f}) {cnn:>9.0f} "
+        f"{'-' if started is None else f'{started:.1f}':>8} {bench.memory[name]:>7.0f}  {ratios}{kind}"
+    )
+
+
+def measure(bench: Bench, wanted: Iterable[peers.Peer], models: int) -> Bar:
+    """The whole run; every process that it started has ended when it returns."""
+    held: list[peers.Peer] = []
+    try:
+        prepare(bench)
+        begin(bench)
+        for peer in wanted:
+            if not peer.quick:
+                held.append(peer)
+                continue
+            for variant in peer.variants:
+                try:
+                    server, took = peers.begin(peer, variant, bench.files, bench.known)
+                except (Failed, OSError, subprocess.SubprocessError) as error:
+                    bench.note(error)
+                    continue
+                bench.running.append(server)
+                bench.starts[server.name] = took
+        rounds(bench)
+        for peer in held:
+            beside(bench, peer)
+        return judge(bench, models)
+    finally:
+        for server in bench.running:
+            server.stop()
+        shutil.rmtree(bench.folder, ignore_errors=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=2, help="of each run of load")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", type=int, default=1000, help="0 leaves the many models out")
-    parser.add_argument("--peers", action="store_true", help="install today's servers and measure them too")
+    parser.add_argument("--peers", nargs="?", const="all", help="measure today's servers too: all, or a,b,c")
+    parser.add_argument("--quick", action="store_true", help="one second a run, two rounds, 100 models")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: apt-get install wrk")
-    folder = Path(tempfile.mkdtemp(prefix="bench-serve-"))
-    homes = Path(tempfile.gettempdir()) / "modelyard-peers" if given.peers else None
-    running = servers(folder, homes, bare_only=False)
-    results: dict[tuple[str, str, int], list[dict[str, float]]] = {}
-    try:
-        loads = [(name, facts, c) for name, facts in bodies(folder).items() for c in (1, 64)]
-        for _ in range(given.rounds):
-            for name, facts, connections in loads:
-                for server in running:
-                    if server.name not in BINARY and name.endswith("binary"):
-                        continue
-                    if server.name == "no-log" and name != "mlp-json":
-                        continue
-                    path = server.path.format(model=facts["endpoint"])
-                    try:
-                        run = server.load(facts["script"], path, connections, given.seconds)
-                    except RuntimeError as error:
-                        print(str(error).splitlines()[0])
-                        continue
-                    results.setdefault((name, server.name, connections), []).append(run)
-        memory = {server.name: server.memory for server in running}
-        rows = [
-            {"body": body, "server": server, "c": connections}
-            | {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
-            for (body, server, connections), runs in sorted(
-                results.items(), key=lambda item: (item[0][0], item[0][2])
-            )
-        ]
-        lines = bar(rows, folder, running, given)
-    finally:
-        for server in running:
-            server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    if given.quick:
+        given.seconds, given.rounds, given.models = 1, 2, min(given.models, 100)
+    wanted = list(peers.chosen(given.peers)) if given.peers else []
+    if given.quick and not wanted and (peers.HOMES / "fastapi" / "ready").exists():
+        wanted = list(peers.chosen("fastapi"))
+    bench = Bench(Path(tempfile.mkdtemp(prefix="bench-serve-")), given.seconds, given.rounds)
+    bar = measure(bench, wanted, given.models)
+    rows = rows_of({key: runs for key, runs in bench.runs.items() if " beside " not in key[1]})
     if given.json:
-        print(json.dumps({"rows": rows, "rss_mb": memory, "bar": [asdict(line) for line in lines]}))
+        print(json.dumps({"rows": rows, "start_s": bench.starts, "rss_mb": bench.memory, "notes": bench.notes,
+                          "bar": [asdict(line) for line in bar.lines]}))  # fmt: skip
         return
-    print(
-        f"{'body':<12} {'c':>3} {'server':<10} {'req/s':>9} {'of ceiling':>10} "
-        f"{'p50 ms':>8} {'p99 ms':>8} {'CPU us':>8}"
-    )
-    ceiling = {(row["body"], row["c"]): row["rps"] for row in rows if row["server"] == "constant"}
-    for row in rows:
-        share = row["rps"] / ceiling[row["body"], row["c"]]
-        print(f"{row['body']:<12} {row['c']:>3} {row['server']:<10} {row['rps']:>9.0f} {share:>10.0%} "
-              f"{row['p50_ms']:>8.3f} {row['p99_ms']:>8.3f} {row['cpu_us']:>8.1f}")  # fmt: skip
-    print("RSS MB", memory)
-    print("load average", Path("/proc/loadavg").read_text().strip())
-    print(*lines, sep="\n")
+    show(bench, rows)
+    print("\nwith", ", ".join(map(peers.versions, wanted)) or "no peers")
+    print("load average", Path("/proc/loadavg").read_text().strip(), end="\n\n")
+    print(*bar.lines, sep="\n")
+    if bench.notes:
+        print("\nnotes:", *bench.notes, sep="\n  ")
 
 
 if __name__ == "__main__":
