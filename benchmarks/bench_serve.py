@@ -21,89 +21,27 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import serve_yard as yard
 from serve import peers
-from serve.ask import Ask, asks
+from serve.ask import asks
 from serve.bar import Bar, number, rows_of, script
+from serve.found import BARE, CEILING, OURS, SILENT, Bench
+from serve.found import beside as beside_name
 from serve.loops import Tail, overload, tails
 from serve.server import SERVER_CORE, Failed, Server, free_port
 
 from modelyard.release.policy import Single
+from modelyard.serve.load.schedule import Arrivals
 
 HERE = Path(__file__).parent
 CHANNELS = 96
 """Of the convolutional network: about 5.6 ms an item on the machine whose figures the bar starts from."""
 LOADS = (("mlp", 1), ("mlp", 64), ("cnn", 64))
 """What every server is asked."""
-OURS, CEILING, BARE, SILENT = "modelyard", "constant", "bare", "no-log"
-
-Runs = dict[tuple[str, str, int], list[dict[str, float]]]
-
-
-@dataclass
-class Bench:
-    """What one run of the benchmark has made and found."""
-
-    folder: Path
-    seconds: int
-    rounds: int
-    files: dict[str, Path] = field(default_factory=dict)
-    known: dict[tuple[str, str], Ask] = field(default_factory=dict)
-    yard: Any = None
-    running: list[Server] = field(default_factory=list)
-    runs: Runs = field(default_factory=dict)
-    starts: dict[str, float] = field(default_factory=dict)
-    memory: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def note(self, text: object) -> None:
-        """Something that the reader must know, said at once and under the tables."""
-        self.notes.append(str(text))
-        print(text, file=sys.stderr)
-
-    def run(self, server: Server, model: str, form: str, connections: int, seconds: int | None = None,
-            name: str = "") -> None:  # fmt: skip
-        """One run of wrk, kept under the server's name or another; errors are noted."""
-        path = server.form.path.format(model=model)
-        try:
-            found = server.load(self.known[model, form].script, path, connections, seconds or self.seconds)
-        except (Failed, subprocess.SubprocessError) as error:
-            self.note(error)
-            return
-        if found.pop("broken"):
-            self.note(f"{server.name} {path} c={connections}: connections broke")
-        self.runs.setdefault((f"{model}-{form}", name or server.name, connections), []).append(found)
-
-    def ratio(self, body: str, connections: int, left: str, right: str, key: str = "rps") -> float | None:
-        """Median over the rounds of the left server's figure over the right's."""
-        ours, theirs = (self.runs.get((body, name, connections), []) for name in (left, right))
-        pairs = [one[key] / other[key] for one, other in zip(ours, theirs, strict=False) if other[key]]
-        return statistics.median(pairs) if pairs else None
-
-    def over(self, name: str, model: str, body: str) -> float | None:
-        """Requests a second of ours over another's, each in the body it is asked with, c=64."""
-        alone = self.runs.get((f"{model}-json", _beside(name), 64))
-        ours = alone or self.runs.get((f"{model}-json", OURS, 64), [])
-        pairs = zip(ours, self.runs.get((body, name, 64), []), strict=False)
-        found = [one["rps"] / other["rps"] for one, other in pairs]
-        return statistics.median(found) if found else None
-
-    def figure(self, body: str, connections: int, server: str, key: str) -> float:
-        """Median over the rounds of one figure, NaN where there is none."""
-        found = self.runs.get((body, server, connections), [])
-        return statistics.median(run[key] for run in found) if found else float("nan")
-
-    def of(self, name: str) -> Server:
-        return next(server for server in self.running if server.name == name)
-
-
-def _beside(name: str) -> str:
-    """Ours, measured in turn with one peer."""
-    return f"{OURS} beside {name}"
 
 
 def prepare(bench: Bench) -> None:
@@ -176,7 +114,7 @@ def beside(bench: Bench, peer: peers.Peer) -> None:
             bench.starts[server.name] = took
             for model, connections in LOADS:
                 server.pause()
-                bench.run(bench.of(OURS), model, "json", connections, name=_beside(server.name))
+                bench.run(bench.of(OURS), model, "json", connections, name=beside_name(server.name))
                 server.resume()
                 bench.run(server, model, peer.form.body, connections, max(peer.seconds, bench.seconds))
                 server.settle()
@@ -209,9 +147,8 @@ def start_and_memory(bench: Bench, times: int = 3) -> tuple[float, float]:
         server = ours(bench, "start", endpoints=["mlp"])
         try:
             took.append(server.wait(_right(bench, server, "mlp"), 30))
-            memory = (
-                server.load(bench.known["mlp", "json"].script, "/v2/models/mlp/infer", 8, 1) and server.memory
-            )
+            server.load(bench.known["mlp", "json"].script, "/v2/models/mlp/infer", 8, 1)
+            memory = server.memory
         finally:
             server.stop()
     return statistics.median(took), memory
@@ -275,19 +212,14 @@ def _fresh(bench: Bench, model: str, form: str) -> float:
 
 def _tail(bench: Bench, bar: Bar, capacity: float) -> None:
     both = [bench.of(OURS), bench.of(CEILING)]
-    for kind, target in (("poisson", 3.0), ("constant", 3.0)):
-        found = tails(
-            both,
-            bench.known["mlp", "json"],
-            capacity,
-            seconds=float(bench.seconds),
-            rounds=bench.rounds,
-            kind=kind,
-        )  # type: ignore[arg-type]  # two of the names
+    kinds: tuple[Arrivals, ...] = ("poisson", "constant")
+    for kind in kinds:
+        found = tails(both, bench.known["mlp", "json"], capacity, seconds=float(bench.seconds),
+                      rounds=bench.rounds, kind=kind)  # fmt: skip
         mine = found[OURS]
         ratio = mine.ratio if mine.kept_up else math.inf
         value, said = (None, mine.doubt) if mine.doubt else (ratio, str(mine))
-        bar.most(f"mlp p99 over p50 at 80 % load, {kind}", target, value, "x", said)
+        bar.most(f"mlp p99 over p50 at 80 % load, {kind}", 3, value, "x", said)
         bar.beside("  the constant answer at the same rate", _said(found[CEILING]))
 
 
