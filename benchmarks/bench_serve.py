@@ -88,18 +88,17 @@ def _right(bench: Bench, server: Server, model: str) -> Callable[[], bool]:
 
 def rounds(bench: Bench) -> None:
     """Every server in turn within each round, so that what disturbs one disturbs all."""
-    common = [server for server in bench.running if server.name != SILENT]
     for _ in range(bench.rounds):
         for model, connections in LOADS:
-            for server in common:
-                bench.run(server, model, "json", connections)
+            for server in bench.running:
+                if server.name != SILENT or (model, connections) == ("mlp", 64):
+                    bench.run(server, model, "json", connections)
             if connections == 64:
                 for server in (bench.of(OURS), bench.of(CEILING)):
                     bench.run(server, model, "binary", connections)
-            if (model, connections) == ("mlp", 64):
-                bench.run(bench.of(SILENT), model, "json", connections)
-    for server in common:
-        bench.memory[server.name] = server.memory
+    for server in bench.running:
+        if server.name != SILENT:
+            bench.memory[server.name] = server.memory
 
 
 def beside(bench: Bench, peer: peers.Peer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -48,7 +49,11 @@ class Bar:
 
     def _add(self, what: str, target: str, value: float | None, holds: bool | None, unit: str,
              note: str) -> None:  # fmt: skip
-        shown = note if value is None else f"{value:.3g}{unit}" + (f" ({note})" if note else "")
+        shown = (
+            note
+            if value is None or math.isinf(value)
+            else f"{value:.3g}{unit}" + (f" ({note})" if note else "")
+        )
         self.lines.append(Line(what, target, shown, holds))
 
 

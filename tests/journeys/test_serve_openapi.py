@@ -52,6 +52,38 @@ def test_what_it_describes_is_what_is_accepted_and_given(server: Any) -> None:
     jsonschema.validate(answer, schema_of(document, "/v2/models/mlp/infer", "given"))
 
 
+def test_other_protocols_are_described_as_they_answer(server: Any) -> None:
+    document = httpx.get(f"{server.url}/openapi.json").json()
+    assert {"/ping", "/invocations", "/v1/models/mlp", "/v1/models/mlp/metadata", "/v1/models/mlp:predict",
+            "/v1/models/mlp:classify", "/v1/models/mixed:regress"} <= set(document["paths"])  # fmt: skip
+    rows = [{"size": 3, "colour": "green", "note": "hello"}, {"size": 4, "colour": "red", "note": ""}]
+    to_mixed = {"x-amzn-sagemaker-target-model": "mixed"}
+    for path, asked, headers in (
+        ("/v1/models/mlp:predict", {"instances": [[0.5] * 64]}, {}),
+        ("/v1/models/mlp:predict", {"inputs": {"x": [[0.5] * 64]}}, {}),
+        ("/v1/models/mlp:classify", {"examples": [{"x": [0.5] * 64}]}, {}),
+        ("/v1/models/mixed:regress", {"examples": rows, "signature_name": "serving_default"}, {}),
+        ("/invocations", {"rows": rows}, to_mixed),
+        ("/invocations", rows, to_mixed),
+    ):
+        jsonschema.validate(asked, schema_of(document, path, "asked"))
+        answer = httpx.post(f"{server.url}{path}", json=asked, headers=headers)
+        assert answer.status_code == 200, answer.text
+        jsonschema.validate(answer.json(), schema_of(document, path, "given"))
+    for path, bad in (
+        ("/v1/models/mlp:predict", {"instances": [[0.5] * 64], "inputs": {"x": [[0.5] * 64]}}),
+        ("/v1/models/mlp:predict", {"instances": []}),
+        ("/v1/models/mlp:predict", {"instances": [[0.5] * 64], "other": 1}),
+        ("/v1/models/mixed:regress", {"examples": [{"size": "3"}]}),
+        ("/invocations", {"examples": rows}),
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, schema_of(document, path, "asked"))
+        assert httpx.post(f"{server.url}{path}", json=bad, headers=to_mixed).status_code == 400
+    kinds = document["paths"]["/predict/mixed"]["post"]["requestBody"]["content"]
+    assert "application/vnd.apache.arrow.stream" in kinds
+
+
 def test_it_follows_what_is_loaded_and_is_packed(server: Any) -> None:
     def paths() -> set[str]:
         return set(httpx.get(f"{server.url}/openapi.json").json()["paths"])
@@ -72,14 +104,22 @@ def _schemathesis() -> str | None:
     return str(beside) if beside.exists() else shutil.which("schemathesis")
 
 
+DIALECTS = "^/(v1/|ping|invocations)"
+# Another test unloads; here the endpoints stay.
+RUNS = {"our own paths": ("25", "--exclude-path-regex", f"unload$|{DIALECTS}"),
+        "other protocols' paths": ("12", "--include-path-regex", DIALECTS)}  # fmt: skip
+
+
 @pytest.mark.skipif(_schemathesis() is None, reason="schemathesis is not installed")
-def test_schemathesis_finds_nothing(server: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("paths", RUNS)
+def test_schemathesis_finds_nothing(server: Any, tmp_path: Path, paths: str) -> None:
     """Schema-conforming and schema-breaking requests; every status, header and body as documented."""
+    examples, *chosen = RUNS[paths]
     found = subprocess.run(
-        [str(_schemathesis()), "run", f"{server.url}/openapi.json", "--max-examples", "25", "--seed", "7",
-         "--phases", "examples,coverage,fuzzing", "--no-color",
-         # Another test unloads; here the endpoints stay. A generated shape seldom fits its generated data.
-         "--exclude-path-regex", "unload$", "--exclude-checks", "positive_data_acceptance"],
+        [str(_schemathesis()), "run", f"{server.url}/openapi.json", "--max-examples", examples, "--seed", "7",
+         "--phases", "examples,coverage,fuzzing", "--no-color", *chosen,
+         # A generated shape seldom fits its generated data.
+         "--exclude-checks", "positive_data_acceptance"],
         cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-6_000:] + found.stderr[-2_000:]
