@@ -3,9 +3,11 @@
 
     python benchmarks/serve/engines.py [--seconds 2] [--rounds 3]
 
-Measured is what a request costs before anything of ours happens. `granian` is embedded as `serve/rsgi.py`
-embeds it, a callback for each request; `granian-task` is its own way, a coroutine for each. The engines that
-the project does not depend on are installed into an environment of their own.
+Measured is what a request costs before anything of ours happens. `modelyard` is our door with a constant
+answer behind it. `protocol` is an `asyncio.Protocol` over httptools' parser and nothing else, what such a
+door costs at least. `granian` is its worker on our own loop with a callback for each request, and
+`granian-task` its own way, a coroutine for each. What the project does not depend on is installed into an
+environment of its own.
 """
 
 from __future__ import annotations
@@ -25,20 +27,47 @@ BODY = b'{"x":"' + b"1" * 1_014 + b'"}'
 ANSWER = b'{"y":"' + b"0" * 250 + b'"}'
 HOME = Path(tempfile.gettempdir()) / "modelyard-peers" / "engines"
 PACKAGES = ("uvicorn", "httptools", "uvloop", "aiohttp", "hypercorn", "granian")
-NAMES = ("granian", "granian-task", "protocol", "uvicorn", "aiohttp", "hypercorn")
+NAMES = ("modelyard", "protocol", "granian", "granian-task", "uvicorn", "aiohttp", "hypercorn")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ANSWER)
 
 
+def modelyard(port: int) -> None:
+    import importlib
+    import socket
+
+    import uvloop
+
+    from modelyard.core.clock import SYSTEM_CLOCK
+    from modelyard.serve.options import Limits
+
+    door: Any = importlib.import_module("modelyard.serve.http.door")
+
+    class Constant:
+        guarded = False
+
+        def admit(self, method: str, path: str, headers: Any) -> None:
+            return None
+
+        def refuse(self, error: Any, reply: Any) -> None:
+            reply(error.status, [("content-type", "application/json")], b"{}")
+
+        def handle(self, method: str, path: str, headers: Any, body: bytes, reply: Any) -> None:
+            reply(200, [("content-type", "application/json")], ANSWER)
+
+    async def run() -> None:
+        listening = socket.create_server(("127.0.0.1", port), backlog=1024)
+        await door.HttpDoor(Constant(), Limits(), SYSTEM_CLOCK).open(listening)
+        await asyncio.Event().wait()
+
+    uvloop.run(run())
+
+
 def granian(port: int) -> None:
+    import importlib
     import socket
 
     import uvloop
     from granian.http import HTTP1Settings
-
-    sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
-    import importlib
-
-    from modelyard.serve.scheduler import callback_scheduler
 
     engine: Any = importlib.import_module("granian._granian")
     headers = [("content-type", "application/json")]
@@ -48,6 +77,14 @@ def granian(port: int) -> None:
         watcher.scope.headers.get("content-length")
         protocol().add_done_callback(lambda body: protocol.response_bytes(200, headers, ANSWER))
 
+    class Scheduler(engine.CallbackScheduler):  # type: ignore[misc]
+        __slots__ = ()
+
+        def __init__(self, loop: Any, *_: Any) -> None:
+            super().__init__()
+            context = self._ctx
+            self._schedule_fn = lambda watcher: loop.call_soon_threadsafe(begin, watcher, context=context)
+
     async def run() -> None:
         loop = asyncio.get_running_loop()
         listening = socket.create_server(("127.0.0.1", port), backlog=1024)
@@ -55,7 +92,7 @@ def granian(port: int) -> None:
         settings = HTTP1Settings()
         worker = engine.RSGIWorker(1, (None, holder), None, 1, 8, 1, 30, 4096, "1", settings, None, False, None,
                                    False, None, None, None, "tls1.2", None, [], False, (None, None))  # fmt: skip
-        worker.serve_str(callback_scheduler(loop, begin), loop, engine.WorkerSignal())
+        worker.serve_str(Scheduler(loop, begin, None, None, None), loop, engine.WorkerSignal())
         await asyncio.Event().wait()
 
     uvloop.run(run())
@@ -130,6 +167,17 @@ def protocol(port: int) -> None:
             self.transport = transport
             self.parser = httptools.HttpRequestParser(self)
             self.parts: list[bytes] = []
+            self.headers: dict[bytes, bytes] = {}
+            self.path = b""
+
+        def on_message_begin(self) -> None:
+            self.parts, self.headers = [], {}
+
+        def on_url(self, url: bytes) -> None:
+            self.path = url
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            self.headers[name.lower()] = value
 
         def data_received(self, data: bytes) -> None:
             self.parser.feed_data(data)
@@ -138,8 +186,7 @@ def protocol(port: int) -> None:
             self.parts.append(body)
 
         def on_message_complete(self) -> None:
-            b"".join(self.parts)
-            self.parts.clear()
+            self.headers.get(b"content-length"), self.path.decode(), b"".join(self.parts)
             self.transport.write(HEAD + ANSWER)
 
     async def run() -> None:
@@ -183,7 +230,18 @@ def compare(seconds: int, rounds: int) -> None:
     try:
         for name in NAMES:
             port = free_port()
-            server = Server(name, [str(python()), __file__, "--serve", name, "--port", str(port)], port)
+            server = Server(
+                name,
+                [
+                    sys.executable if name == "modelyard" else str(python()),
+                    __file__,
+                    "--serve",
+                    name,
+                    "--port",
+                    str(port),
+                ],
+                port,
+            )
             running.append(server)
             try:
                 server.wait(server.listens, 30)
@@ -222,7 +280,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.serve:
         engines: dict[str, Callable[[int], None]] = {
-            "granian": granian, "granian-task": granian_task, "protocol": protocol, "uvicorn": uvicorn,
+            "modelyard": modelyard, "granian": granian, "granian-task": granian_task, "protocol": protocol, "uvicorn": uvicorn,
             "aiohttp": aiohttp, "hypercorn": hypercorn,
         }  # fmt: skip
         sys.path = [place for place in sys.path if place != str(Path(__file__).parent)]
