@@ -125,8 +125,8 @@ class GrpcDoor:
                 return
             data = rpc.data
             if data is None:
-                # It was too large, which the engine has said, or the client has gone.
-                raise RequestError("a message is needed", status=499)  # noqa: TRY301
+                # None was sent, or it was too large, which the engine has said, or the client has gone.
+                raise RequestError("a message is needed", where="message")  # noqa: TRY301
             encoding = encoding_of(data)
             if encoding is None:
                 self._take(rpc, method, data, reply)
