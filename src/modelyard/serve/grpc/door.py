@@ -141,10 +141,10 @@ class GrpcDoor:
         """Answers a unary call whose message is as it was before it was compressed."""
         if method == _INFER:
             facts = reply.facts if isinstance(reply, Watched) else None
-            answered = partial(self._answered, reply)
+            answered = partial(self._answered, rpc, reply)
             call = self._inference.ask(data, self._left(rpc), answered, alone=self._engine.quiet, facts=facts)
             if waits(call):
-                rpc.watch(partial(_drop, call))
+                rpc.watch(partial(self._gone, call, reply))
         elif method in CHANGES:
             self._task(self._change(method, data, reply))
         else:
@@ -209,7 +209,14 @@ class GrpcDoor:
         """Seconds that the client waits."""
         return inf if rpc.deadline == inf else rpc.deadline - self._clock.now()
 
-    def _answered(self, reply: Reply, message: bytes | None, error: RequestError | None) -> None:
+    def _gone(self, call: Call, reply: Reply) -> None:
+        """The client has left: its work is dropped unless it has begun."""
+        call.gone = True
+        self._refuse(RequestError("the client has gone", status=499), reply)
+
+    def _answered(self, rpc: Rpc, reply: Reply, message: bytes | None, error: RequestError | None) -> None:
+        if rpc.ended:
+            return  # the client left while the model ran.
         if message is None:
             self._refuse(error or _BUG, reply)
         else:
@@ -279,7 +286,3 @@ def _options(limits: Limits, shared: bool) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.server_handshake_timeout_ms", int(limits.header_seconds * 1000)),
     ]
-
-
-def _drop(call: Call) -> None:
-    call.gone = True

@@ -218,8 +218,7 @@ class Engine:
         """Ends calls whose messages do not come."""
         now = monotonic()
         for rpc, since in list(self._waiting.items()):
-            if now - since > self._seconds:
-                self._waiting.pop(rpc, None)
+            if now - since > self._seconds and self._waiting.pop(rpc, None) is not None:
                 rpc.end(status_of(408), f"the message did not arrive within {self._seconds:g} s")
         self._cutter = self._loop.call_later(1.0, self._cut)
 

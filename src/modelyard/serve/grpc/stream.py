@@ -17,6 +17,9 @@ from modelyard.serve.lane import Call
 ROOM = 64
 """Requests of one stream that may be under way, or answered and not yet sent; then it is read no further."""
 
+HELD = 32 << 20
+"""Bytes of such requests, unless one alone has more."""
+
 # `parameters {"triton_final_response": true}` of a ModelInferResponse: each request has one answer.
 _FINAL = b"\x22\x1b\x0a\x15triton_final_response\x12\x02\x08\x01"
 
@@ -38,6 +41,7 @@ class Stream:
         self._calls: dict[int, Call] = {}
         self._number = 0
         self._open = 0
+        self._held = 0
         self._queue: deque[bytes] = deque()
         self._sending = False
         self._receiving = False
@@ -57,7 +61,7 @@ class Stream:
         self._rest()
 
     def _receive(self) -> None:
-        if not (self._receiving or self._last or self._over) and self._open < ROOM:
+        if not (self._receiving or self._last or self._over) and self._open < ROOM and self._held < HELD:
             self._receiving = True
             self._rpc.receive(self._heard)
 
@@ -70,11 +74,13 @@ class Stream:
             self._rest()
             return
         self._open += 1
+        self._held += len(data)
         self._number = number = self._number + 1
         answered = partial(self._answered, number, data)
         try:
             call = self._ask(data, answered)
         except RequestError as error:
+            self._held -= len(data)
             self._put(_refused(data, error))
         else:
             self._calls[number] = call
@@ -82,6 +88,7 @@ class Stream:
 
     def _answered(self, number: int, data: bytes, message: bytes | None, error: RequestError | None) -> None:
         self._calls.pop(number, None)
+        self._held -= len(data)
         if message is None:
             self._put(_refused(data, error or RequestError("there is no answer", status=500)))
         else:
