@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from modelyard.compress.search.point import Point
     from modelyard.lifecycle.searching import Searched
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as everywhere."""
+
 
 class Budget(click.ParamType[float]):
     """A duration with its unit: 4m, 90s, 1h."""
@@ -42,8 +45,8 @@ def command(name: str, about: str) -> click.Command:
     @click.option("--search", is_flag=True, help="Search over plans on the real target; keep every trial.")
     @click.option("--budget", type=Budget(), default="4m", show_default=True, help="Time for the search.")
     @click.option(
-        "--target", "targets", multiple=True, default=("cpu",), show_default=True,
-        help="An engine to search on: cpu, openvino, ... Give it again for several.",
+        "--target", "targets", multiple=True,
+        help="An engine to search on: cpu, openvino, ... Give it again for several; else [compress] targets.",
     )  # fmt: skip
     @click.option("--trials", type=click.IntRange(1), help="Stop after so many plans.")
     @click.option("--plan", "plans", multiple=True, help='A plan to try: "low-rank(0.9) > int8-static".')
@@ -66,36 +69,38 @@ def command(name: str, about: str) -> click.Command:
         project = the_project(ctx.obj)
         with the_store(project) as store:
             done = search_project(
-                project, store, observer(as_json), targets=targets, budget=budget, trials=trials,
+                project, store, observer(as_json), targets=targets or None, budget=budget, trials=trials,
                 sampler=sampler, passes=plans or None, train_too=train_too,
-                progress=quiet if as_json else _live(),
+                progress=quiet if as_json and not sys.stderr.isatty() else _live(),
             )  # fmt: skip
         if as_json:
             document = done.found.to_json()
             where = None if done.picture is None else str(done.picture)
             give({**(document if isinstance(document, dict) else {}), "picture": where})
         else:
-            _show(done)
+            _show(done, used=project.compress.search is not False)
+        if done.found.interrupted:
+            ctx.exit(INTERRUPTED)
 
     return compress
 
 
 def _live() -> Progress:
-    """A line that is written over on a terminal; a line a plan elsewhere."""
+    """On stderr: a line that is written over on a terminal, a line a plan elsewhere."""
     from modelyard.core.unit import show_seconds
 
-    began, terminal = time.monotonic(), sys.stdout.isatty()
+    began, terminal = time.monotonic(), sys.stderr.isatty()
 
     def shown(fraction: float, text: str) -> None:
         line = f"{'search':<10} {fraction:4.0%}  {text[:64]}  {show_seconds(time.monotonic() - began)}"
-        click.echo(f"\r\033[2K{line}" if terminal else line, nl=not terminal)
+        click.echo(f"\r\033[2K{line}" if terminal else line, nl=not terminal, err=True)
         if terminal and fraction >= 1:
-            click.echo("\r\033[2K", nl=False)
+            click.echo("\r\033[2K", nl=False, err=True)
 
     return shown
 
 
-def _show(done: Searched) -> None:
+def _show(done: Searched, *, used: bool) -> None:
     from modelyard.compress.search.found import counted
 
     found = done.found
@@ -105,10 +110,21 @@ def _show(done: Searched) -> None:
     )
     say()
     say(f"{counted(found.points)} of {found.size} · {found.stopped}")
-    say(f"chosen     {'the original' if found.chosen is None else found.chosen.name} on {found.runtime}")
-    say(f"           {found.why}")
+    if found.interrupted:
+        say(f"chosen     nothing yet: {found.why}")
+    else:
+        say(f"chosen     {'the original' if found.chosen is None else found.chosen.name} on {found.runtime}")
+        say(f"           {found.why}")
+        if found.tuned:
+            say(f"           {found.tuned}")
     if done.picture is not None:
         say(f"picture    {done.picture}")
+    if found.interrupted or (found.chosen is None and not found.settings):
+        return
+    if used:
+        say("next       modelyard run: the compress step judges this plan again and releases what passes")
+    else:
+        say("next       set search = true under [compress] for the loop to use this plan")
 
 
 def _rows(found: Found) -> list[tuple[str, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modelyard.compress.catalogue import PASSES
@@ -13,6 +13,7 @@ from modelyard.core.errors import ModelError, ModelyardError
 from modelyard.core.progress import Progress, quiet
 from modelyard.core.spec import Tensors
 from modelyard.measure.metric import Array
+from modelyard.model.chosen_runtime import DEFAULT_RUNTIME, ChosenRuntime, Settings
 from modelyard.model.onnx_runtime import OnnxRuntime
 from modelyard.model.runtimes import RUNTIMES
 
@@ -36,6 +37,8 @@ class Outcome:
     """What each pass said it did, by candidate name."""
     runtime: str = "onnxruntime"
     """The engine that the model kept was measured on."""
+    settings: Settings = field(default_factory=dict)
+    """The session options that it was measured with, where they are not the default's."""
 
 
 def compress(
@@ -112,6 +115,47 @@ def compress(
     if best is None:
         return Outcome(model, tuple(judgements), FLOAT, notes, home.name)
     return Outcome(best[0], tuple(judgements), best[1], notes, best[3])
+
+
+def compress_as(
+    model: Model,
+    plan: str,
+    runtime: ChosenRuntime,
+    calibration: Tensors,
+    held: Held,
+    *,
+    metric: str,
+    margin: float,
+    goal: Goal = "speed",
+    slices: Mapping[str, Array] | None = None,
+    seed: int = 0,
+    budget: float = 4.0,
+    trainable: Trainable | None = None,
+    progress: Progress = quiet,
+) -> Outcome:
+    """Applies one plan that was chosen before ("float": none), and keeps what it gives if the gate accepts it
+    on that runtime; else the model given.
+
+    Raises `MissingExtra` when the runtime is not installed, otherwise as `compress` does.
+    """
+    told = plan if runtime == DEFAULT_RUNTIME else f"{plan}@{runtime}"
+    _require(runtime, model)
+    progress(0.0, told)
+    try:
+        chains = [()] if plan == FLOAT else _chains(plan, trainable)
+        candidate, notes = _apply(model, chains[0], calibration)
+    except Exception as error:  # Whatever a pass raises keeps the model given.
+        return Outcome(model, ((told, refusal(_told(error))),), FLOAT, {})
+    progress(0.5, f"{told}: the gate")
+    found = judge(
+        model, candidate, held, metric=metric, margin=margin, goal=goal, slices=slices,
+        candidate_runtime=runtime, seed=seed, budget=budget,
+    )  # fmt: skip
+    progress(1.0, "compressed")
+    judged, every = ((told, found),), {told: notes}
+    if not found.accepted:
+        return Outcome(model, judged, FLOAT, every)
+    return Outcome(candidate, judged, told, every, runtime.name, runtime.settings)
 
 
 def _require(engine: Runtime, model: Model) -> None:

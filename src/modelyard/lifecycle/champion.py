@@ -28,7 +28,8 @@ class Champion:
     def answer(self, table: Any) -> npt.NDArray[Any] | None:
         """Its answers on a table's rows; nothing when the table lacks what it needs."""
         try:
-            return answer(self.release.model, features(table, self.release.contract))
+            tensors = features(table, self.release.contract)
+            return answer(self.release.model, tensors, self.release.info.runtime)
         except (DataError, ModelError):
             return None
 

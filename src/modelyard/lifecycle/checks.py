@@ -10,7 +10,7 @@ from modelyard.core.progress import Progress
 from modelyard.lifecycle.feature_costs import feature_costs
 from modelyard.lifecycle.git import git_facts
 from modelyard.lifecycle.loop import Context
-from modelyard.lifecycle.parts import contract_of, dataset_of, part_of
+from modelyard.lifecycle.parts import contract_of, dataset_of, part_of, runtime_of
 from modelyard.lifecycle.project import FILE
 from modelyard.lifecycle.slices import group_values, slice_masks
 from modelyard.measure.measurement import Verdict
@@ -34,7 +34,7 @@ def run_checks(
     """The verdicts of every offline check, in the order of the score."""
     progress(0.0, "simpler models")
     found = []
-    with opened(model) as session:
+    with opened(model, runtime_of(context)) as session:
         facts = _facts(context, model, session, requirements)
         for number, name in enumerate(OFFLINE):
             progress(0.3 + 0.7 * number / len(OFFLINE), name)

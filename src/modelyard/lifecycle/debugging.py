@@ -72,7 +72,7 @@ def debug_row(log: Any, id: str, release: LoadedRelease, training: Any, contract
     """
     row, tensors = _logged(log, id, contract)
     model = release.model
-    now = answer(model, tensors)[0]
+    now = answer(model, tensors, release.info.runtime)[0]
     return Debugged(
         id=id,
         time=str(row["time"]),

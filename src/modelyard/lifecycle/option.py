@@ -98,6 +98,16 @@ def duration(value: Any) -> float:
     return parsed
 
 
+def searching(value: Any) -> bool | float:
+    """Whether a searched plan is used, or how long the loop itself may search for one."""
+    if isinstance(value, bool):
+        return value
+    try:
+        return duration(value)
+    except Wrong:
+        raise Wrong("true, false, or a duration such as 10m") from None
+
+
 def byte_size(value: Any) -> float:
     try:
         parsed = size(value)

@@ -19,6 +19,7 @@ from modelyard.lifecycle.option import (
     project_path,
     read_margin,
     scalar,
+    searching,
     source,
     text,
     texts,
@@ -71,6 +72,14 @@ class CompressOptions:
         "how much a compressed model may lose; by default 0.02, of an error 10%", read_margin, None
     )
     goal: str = option("what a pass must improve to be kept", one_of("speed", "size"), "speed")
+    search: bool | float = option(
+        "use the plan that `modelyard compress --search` chose; a duration lets the loop search for one",
+        searching,
+        True,
+    )
+    targets: tuple[str, ...] = option(
+        "the engines that a search chooses from: cpu, openvino", texts, ("cpu",)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

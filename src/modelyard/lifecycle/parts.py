@@ -15,6 +15,7 @@ from modelyard.data.snapshot import Snapshot, load_part
 from modelyard.data.tensors import features, targets
 from modelyard.lifecycle.loop import Context
 from modelyard.lifecycle.project import Project
+from modelyard.model.chosen_runtime import HOME, ChosenRuntime
 from modelyard.model.model import Model
 from modelyard.model.reader import read_model
 from modelyard.train.dataset import Dataset
@@ -83,6 +84,12 @@ def model_of(context: Context, step: str) -> Model:
     """The model that a step (train or compress) left, read strictly again."""
     onnx = context.store.objects.get(context.values(step)["model"])
     return read_model(onnx, task=context.project.task, labels=contract_of(context).labels)
+
+
+def runtime_of(context: Context) -> ChosenRuntime:
+    """What the compress step chose to run its model on: whatever is measured is measured on that."""
+    values = context.values("compress")
+    return ChosenRuntime(values.get("runtime", HOME), values.get("runtime_options", {}))
 
 
 def _read(context: Context, digest: str) -> Any:

@@ -14,7 +14,7 @@ from modelyard.data.tensors import take
 from modelyard.lifecycle.arms import Truth, count_arm, offline_arm
 from modelyard.lifecycle.client import Answered, Client, replay
 from modelyard.lifecycle.loop import Context
-from modelyard.lifecycle.parts import Part, contract_of, model_of, part_of
+from modelyard.lifecycle.parts import Part, contract_of, model_of, part_of, runtime_of
 from modelyard.lifecycle.rows import plain_rows
 from modelyard.model.answer import opened
 from modelyard.model.predict import predict
@@ -147,7 +147,7 @@ def replay_of(context: Context, candidate: Digest, champion: Digest | None, bega
     """The held-out rows of the project, with what the candidate answered in training."""
     part, contract = _limited(context), contract_of(context)
     validation = part_of(context, "validation")
-    with opened(model_of(context, "compress")) as session:
+    with opened(model_of(context, "compress"), runtime_of(context)) as session:
         expected = predict(session, part.tensors)
         seen = predict(session, validation.tensors)
     truth = Truth(

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard.compress.gate import Held
+from modelyard.compress.inspect.roofline import kept_folder
+from modelyard.compress.machine import this_machine
 from modelyard.compress.search.default_space import default_space
 from modelyard.compress.search.found import Found
 from modelyard.compress.search.limits import hard_limits
@@ -15,15 +17,18 @@ from modelyard.compress.search.picture import picture
 from modelyard.compress.search.search import BUDGET, search_plans
 from modelyard.compress.search.space import HOME
 from modelyard.core.clock import SYSTEM_CLOCK
+from modelyard.core.digest import Digest
 from modelyard.core.errors import MissingExtra, ProjectError
 from modelyard.core.files import file_lock, write_atomic
 from modelyard.core.names import did_you_mean
 from modelyard.core.progress import Progress, quiet
 from modelyard.lifecycle.loop import Context, Observer, run_loop
-from modelyard.lifecycle.parts import dataset_of, model_of, part_of, recipe_of
+from modelyard.lifecycle.parts import contract_of, dataset_of, model_of, part_of, recipe_of
 from modelyard.lifecycle.project import Project
+from modelyard.lifecycle.searched_plan import SearchedPlan, keep_plan
 from modelyard.lifecycle.slices import slice_masks
 from modelyard.measure.measurement import Measurement, Verdict
+from modelyard.model.chosen_runtime import ChosenRuntime
 from modelyard.model.runtimes import RUNTIMES
 from modelyard.store.store import Store
 
@@ -47,7 +52,7 @@ def search_project(
     store: Store,
     observer: Observer,
     *,
-    targets: Sequence[str] = ("cpu",),
+    targets: Sequence[str] | None = None,
     budget: float = BUDGET,
     trials: int | None = None,
     sampler: str = "tpe",
@@ -59,18 +64,35 @@ def search_project(
     """Searches plans for the project's trained model; earlier steps run first where they have to.
 
     `passes` are plans as text; without any, every known kind of plan is tried, those that train with
-    `train_too`. `targets` are engines ("cpu" is onnxruntime). The validation part decides; the requirements
-    on size are hard limits, those on what the search measures are goals. The verdict goes to the ledger, the
-    picture and the whole result beside the store. Killed at any moment, the same call goes on. Raises
-    `MissingExtra` for a target that is not installed, `StoreBusy` while another command works on the store.
+    `train_too`. `targets` are engines ("cpu" is onnxruntime); the project file's without any. The validation
+    part decides; the requirements on size are hard limits, those on what the search measures are goals. The
+    verdict goes to the ledger, the choice to the store, where the loop finds it, the picture and the whole
+    result beside the store. Killed at any moment, the same call goes on; interrupted, nothing is chosen.
+    Raises `MissingExtra` for a target that is not installed, `StoreBusy` while another command works on the
+    store.
     """
-    runtimes = tuple(dict.fromkeys(_runtime(name) for name in targets))
+    targets = project.compress.targets if targets is None else targets
+    runtimes = engines_of(targets)
     done = run_loop(project, store, observer, until="train", command=command)
     if "train" not in done or any(record.stops for record in done.values()):
         raise ProjectError(
             "the loop stopped before there was a model to search with", fix="run: modelyard run"
         )
     context = Context(project, store, done, command, SYSTEM_CLOCK)
+    found = search_model(
+        context, runtimes, budget=budget, trials=trials, sampler=sampler, passes=passes, train_too=train_too,
+        progress=progress,
+    )  # fmt: skip
+    return Searched(found, _drawn(project, found))
+
+
+def search_model(
+    context: Context, runtimes: Sequence[str], *, budget: float = BUDGET, trials: int | None = None,
+    sampler: str = "tpe", passes: Sequence[str] | None = None, train_too: bool = False,
+    progress: Progress = quiet,
+) -> Found:  # fmt: skip
+    """The search itself, for the model that the train step left; keeps what it ends with."""
+    project, store = context.project, context.store
     options, original = project.compress, model_of(context, "train")
     train, held = part_of(context, "train"), part_of(context, "validation")
     measured = Measurement.from_json(context.values("train")["quality"])
@@ -79,20 +101,36 @@ def search_project(
     goals = [item for item in project.requirements if item.metric in known and not item.slice]
     with file_lock(project.store_root / "search.lock", wait=1.0, what="this project's search"):
         found = search_plans(
-            original, default_space(passes, runtimes, _trainable(context) if train_too else None),
+            original, default_space(passes, runtimes, trainable_of(context) if train_too else None),
             {name: values[:CALIBRATION] for name, values in train.tensors.items()},
             Held(held.tensors, held.targets), records=store.records, objects=store.objects,
             metric=project.train.metric, margin=project.margin(options.margin).of(measured.value),
             name=project.name, goal="size" if options.goal == "size" else "speed",
             slices=slice_masks(project, held.table), limits=hard_limits(project.requirements), goals=goals,
-            budget=budget, trials=trials, seed=project.train.seed, sampler=sampler, progress=progress,
+            budget=budget, trials=trials, seed=project.train.seed, sampler=sampler,
+            tuning=kept_folder() / "tuning", progress=progress,
         )  # fmt: skip
     store.records.put_document("compress.found", project.name, found.to_json())
-    store.ledger.append_verdict(original.digest, _verdict(found), by=command)
-    return Searched(found, _drawn(project, found))
+    if not found.interrupted:
+        keep_plan(context, _plan(context, found, original.digest))
+        store.ledger.append_verdict(original.digest, _verdict(found), by=context.command)
+    return found
 
 
-def _trainable(context: Context) -> Trainable:
+def engines_of(targets: Sequence[str]) -> tuple[str, ...]:
+    """The runtimes that targets stand for, each once."""
+    return tuple(dict.fromkeys(_runtime(name) for name in targets))
+
+
+def _plan(context: Context, found: Found, model: Digest) -> SearchedPlan:
+    here = this_machine()
+    return SearchedPlan(
+        found.plan, ChosenRuntime(found.runtime, found.settings), context.values("train")["code"],
+        contract_of(context).digest, model, here.fingerprint, str(here), found.name, found.why,
+    )  # fmt: skip
+
+
+def trainable_of(context: Context) -> Trainable:
     """What plans that train learn from: the project's recipe with the parameters that were found."""
     from modelyard.compress.plan_trainable import Trainable
 

@@ -16,7 +16,12 @@ from modelyard.model.runtime import DEFAULT_OPTIONS, RuntimeOptions, Session
 
 _QUIET = 4  # onnxruntime's log level for fatal errors only; failures reach the caller as exceptions.
 _FOLDED = str(256 << 20)
-_LEVELS = {"all": "ORT_ENABLE_ALL", "basic": "ORT_ENABLE_BASIC", "none": "ORT_DISABLE_ALL"}
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "none": "ORT_DISABLE_ALL",
+}
 
 
 class OnnxRuntime:
@@ -148,8 +153,10 @@ def open_engine(onnx: bytes, options: RuntimeOptions) -> Any:
     settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[options.optimize])
     settings.log_severity_level = _QUIET
     settings.enable_cpu_mem_arena = options.arena
+    settings.enable_mem_pattern = options.pattern
+    settings.add_session_config_entry("session.disable_prepacking", "0" if options.prepack else "1")
     # Spinning threads burn the core that the HTTP server needs.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # A graph cannot make the engine build huge constants, or write out functions without end, while it loads.
     settings.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", _FOLDED)

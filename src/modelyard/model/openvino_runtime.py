@@ -24,8 +24,8 @@ class OpenVinoRuntime:
     """OpenVINO on the CPU, from bytes; reads float graphs and our QDQ graphs as they are.
 
     Text may only pass through, from an input to an output: string tensors crash OpenVINO 2026.4, so none is
-    handed to it. It always rewrites the graph as hard as it can; `RuntimeOptions.optimize` and `arena` mean
-    nothing to it. Raises `MissingExtra` when it is not installed.
+    handed to it. It always rewrites the graph as hard as it can; of `RuntimeOptions` only `threads` means
+    anything to it. Raises `MissingExtra` when it is not installed.
     """
 
     name = "openvino"

@@ -9,25 +9,33 @@ from typing import Protocol
 from modelyard.core.spec import Signature, Tensors
 from modelyard.model.model import Model
 
+LEVELS = ("all", "extended", "basic", "none")
+"""How hard an engine may rewrite a graph, the hardest first."""
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOptions:
     """How a session runs: `threads` inside one operator, and how hard the engine rewrites the graph first.
 
-    `optimize` is "all" (what serving uses), "basic" (no layout or fusion that ties the graph to this
-    machine) or "none" (the graph as it is written, for looking inside). `arena` keeps freed memory for the
-    next request: faster, and the process does not shrink.
+    `optimize` is "all", "extended" (no change of layout), "basic" (no layout or fusion that ties the graph to
+    this machine) or "none" (the graph as it is written, for looking inside). `arena` keeps freed memory for
+    the next request, and the process does not shrink; `pattern` lays out a run's tensors in one block;
+    `prepack` keeps weights in the order that kernels read, beside the graph's own; `spin` lets idle threads
+    burn their core. The defaults are what serving uses where nothing was tuned, so they are what is measured.
     """
 
     threads: int = 1
     optimize: str = "all"
-    arena: bool = True
+    arena: bool = False
+    pattern: bool = True
+    prepack: bool = True
+    spin: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise ValueError(f"threads must be at least 1, got {self.threads}")
-        if self.optimize not in ("all", "basic", "none"):
-            raise ValueError(f"optimize must be 'all', 'basic' or 'none', got {self.optimize!r}")
+        if self.optimize not in LEVELS:
+            raise ValueError(f"optimize must be one of {', '.join(LEVELS)}, got {self.optimize!r}")
 
 
 DEFAULT_OPTIONS = RuntimeOptions()

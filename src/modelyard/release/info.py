@@ -9,8 +9,9 @@ from typing import Any
 
 from modelyard.core.clock import from_iso
 from modelyard.core.digest import JSON, Digest, finite, is_digest
-from modelyard.core.errors import ReleaseError
+from modelyard.core.errors import ModelError, ReleaseError
 from modelyard.core.names import NAME_RULE, is_name
+from modelyard.model.chosen_runtime import DEFAULT_RUNTIME, HOME, ChosenRuntime
 
 FORMAT = 1
 """Version of the bundle's format: its list of files and the fields of `release.json`.
@@ -27,7 +28,8 @@ class ReleaseInfo:
     """One release's identity. `created` is RFC 3339 in UTC.
 
     `lineage` holds the digests it was made from (`snapshot`, `contract`, `code`, `model`, `project`, ...)
-    and `options` what the endpoint and the runtime need (`threads`, `max_batch`, ...), plain JSON.
+    and `options` what the endpoint needs (`max_batch`, ...), plain JSON. `runtime` is what it was measured
+    on and is served with; a release that names none runs on onnxruntime as it is set up by default.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ReleaseInfo:
     labels: tuple[str, ...] = ()
     lineage: Mapping[str, Digest] = field(default_factory=lambda: MappingProxyType({}))
     options: Mapping[str, JSON] = field(default_factory=lambda: MappingProxyType({}))
+    runtime: ChosenRuntime = DEFAULT_RUNTIME
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -75,6 +78,8 @@ class ReleaseInfo:
             "labels": list(self.labels),
             "lineage": dict(self.lineage),
             "options": finite(dict(self.options)),
+            "runtime": self.runtime.name,
+            "runtime_options": dict(self.runtime.settings),
         }
 
     @staticmethod
@@ -96,6 +101,14 @@ class ReleaseInfo:
                 labels=tuple(str(label) for label in value["labels"]),
                 lineage=MappingProxyType({str(key): str(item) for key, item in value["lineage"].items()}),
                 options=MappingProxyType(dict(value["options"])),
+                runtime=ChosenRuntime(
+                    str(value.get("runtime", HOME)), MappingProxyType(dict(value.get("runtime_options", {})))
+                ),
             )
+        except ModelError as error:
+            raise ReleaseError(
+                "release.json names a runtime that cannot be", value=error.value, rule=error.rule,
+                fix=error.fix or "upgrade modelyard where it is read",
+            ) from error  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ReleaseError("release.json is not complete", value=error) from error

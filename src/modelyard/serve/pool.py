@@ -14,9 +14,9 @@ import numpy as np
 from modelyard.core.digest import Digest
 from modelyard.core.errors import ReleaseError
 from modelyard.core.spec import Signature, Tensors
+from modelyard.model.chosen_runtime import ChosenRuntime
 from modelyard.model.model import Model
-from modelyard.model.onnx_runtime import OnnxRuntime
-from modelyard.model.runtime import Runtime, RuntimeOptions, Session
+from modelyard.model.runtime import RuntimeOptions, Session
 from modelyard.serve.isolation import TOLERANCE, independent
 from modelyard.serve.lane import INLINE_SECONDS, Executor, Lane
 from modelyard.serve.metrics import Metrics
@@ -63,16 +63,17 @@ def make_ready(
     *,
     limits: Limits,
     threads: int = 1,
-    runtime: Runtime | None = None,
+    runtime: ChosenRuntime | None = None,
 ) -> Served:
-    """Loads a release, holds its answers against those of training time, warms and times it.
+    """Loads a release on the runtime that it names (or another), holds its answers against those of training
+    time, warms and times it.
 
     Raises `ReleaseError` when an answer differs by more than `TOLERANCE`, `ModelError` when it cannot be
-    loaded or run. A model whose answers depend on their neighbours in a batch is found here and is
-    never batched.
+    loaded or run, `MissingExtra` when its runtime is not installed here. A model whose answers depend on
+    their neighbours in a batch is found here and is never batched.
     """
     model: Model = release.model
-    session = _session(model, runtime or OnnxRuntime(), threads)
+    session = _session(model, runtime or release.info.runtime, threads)
     answers = release.answers
     _compare(session, answers.inputs, np.asarray(answers.outputs), model.output)
     probe = {name: values[:_PROBES] for name, values in answers.inputs.items()}
@@ -110,9 +111,9 @@ _SESSIONS: WeakValueDictionary[tuple[str, str, int], Session] = WeakValueDiction
 _LOADING = threading.Lock()
 
 
-def _session(model: Model, runtime: Runtime, threads: int) -> Session:
+def _session(model: Model, runtime: ChosenRuntime, threads: int) -> Session:
     """The model's session; all releases with the same model share one, until the last of them is dropped."""
-    key = (model.digest, runtime.name, threads)
+    key = (model.digest, str(runtime), threads)
     with _LOADING:
         session = _SESSIONS.get(key)
         if session is None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from modelyard.core.errors import ReleaseError
+from modelyard.model.chosen_runtime import DEFAULT_RUNTIME
 from modelyard.model.predict import predict
 from modelyard.model.runtimes import RUNTIMES
 from modelyard.release.bundle import read_bundle
@@ -34,6 +35,7 @@ def test_a_bundle_of_that_format_verifies_loads_and_answers(version: str) -> Non
     assert (loaded.info.name, loaded.info.version, loaded.info.labels) == ("two-numbers", 3, ("no", "yes"))
     assert loaded.requirements[0].bound == 0.9
     assert loaded.profile.rows == 8
+    assert loaded.info.runtime == DEFAULT_RUNTIME, "it names none, so nothing else may be loaded"
     assert read_evidence(bundle)[0]["passed"] is True
     session = RUNTIMES.get("onnxruntime").load(loaded.model)
     np.testing.assert_allclose(predict(session, loaded.answers.inputs), loaded.answers.outputs, atol=1e-5)

@@ -40,6 +40,7 @@ def read_any(onnx: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[Model, tuple
         check_tensor(tensor, limits)
     clean(proto)
     data = canonical_bytes(proto)
+    _check(data)
     signature = Signature(_specs(proto.graph.input), _specs(proto.graph.output))
     return Model(data, signature, "regression"), (f"not as the loop serves it: {reason}",)
 
@@ -49,15 +50,28 @@ def _parse(onnx: bytes) -> Any:
 
     try:
         proto = library.ModelProto.FromString(onnx)
-        library.checker.check_model(proto)
-    except Exception as error:  # protobuf's and onnx's classes share no root.
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(
-            "the bytes are not an ONNX model",
-            value=lines[0][:200],
-            fix="check that the file was copied whole",
-        ) from error
+    except Exception as error:  # protobuf's DecodeError, whose class moves between versions.
+        raise _not_onnx(str(error), error) from error
+    if not proto.HasField("graph"):
+        raise _not_onnx("no graph in it" if onnx else "an empty file")
     return proto
+
+
+def _check(data: bytes) -> None:
+    """What onnx itself says of it; only after the audit, for its checker looks for files that are named."""
+    import onnx as library
+
+    try:
+        library.checker.check_model(data)
+    except Exception as error:  # onnx's classes share no root.
+        raise _not_onnx(str(error), error) from error
+
+
+def _not_onnx(told: str, error: Exception | None = None) -> ModelError:
+    lines = told.strip().splitlines() or [type(error).__name__]
+    return ModelError(
+        "the bytes are not an ONNX model", value=lines[0][:200], fix="check that the file was copied whole"
+    )
 
 
 def _specs(items: Any) -> tuple[TensorSpec, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from modelyard.compress.gate import Goal, Held, Judgement, judge
 from modelyard.compress.search.limits import Limits
-from modelyard.compress.search.memory_probe import payload
+from modelyard.compress.search.memory_probe import PROBE, payload
 from modelyard.compress.search.point import Point
 from modelyard.compress.search.space import HOME, Choice, Space
 from modelyard.core.clock import SYSTEM_CLOCK, Clock
@@ -23,6 +23,7 @@ from modelyard.measure.measurement import Measurement
 from modelyard.measure.metric import Array
 from modelyard.measure.metric import metric as metric_named
 from modelyard.measure.quality import quality
+from modelyard.model.chosen_runtime import ChosenRuntime
 from modelyard.model.predict import predict
 from modelyard.model.runtimes import RUNTIMES
 
@@ -259,10 +260,8 @@ class Bench:
 
 
 def _memory(model: Model, runtime: str) -> Measurement:
-    given = payload(model.onnx, model.signature.to_json(), runtime)
+    given = payload(model.onnx, model.signature.to_json(), ChosenRuntime(runtime))
     try:
-        return peak_memory(
-            "modelyard.compress.search.memory_probe:answer_once", stdin=given, of="a process that answers"
-        )
+        return peak_memory(PROBE, stdin=given, of="a process that answers")
     except ModelyardError as error:
         return Measurement("peak_memory", math.nan, unit="bytes", method=f"no value: {error}")

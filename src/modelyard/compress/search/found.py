@@ -10,6 +10,7 @@ from modelyard.compress.gate import Judgement
 from modelyard.compress.search.point import Point
 from modelyard.core.digest import JSON, finite
 from modelyard.measure.requirement import Requirement
+from modelyard.model.chosen_runtime import Settings
 
 if TYPE_CHECKING:
     from modelyard.model.model import Model
@@ -44,6 +45,14 @@ class Found:
     objectives: tuple[str, ...]
     goals: tuple[Requirement, ...] = ()
     confirmed: Mapping[int, Judgement] = field(default_factory=dict)
+    plan: str = "float"
+    """The chosen plan as text, which `compress_as` takes."""
+    settings: Settings = field(default_factory=dict)
+    """The session options that made the chosen model surely faster still."""
+    tuned: str = ""
+    """What tuning the session options came to; empty where it was not done."""
+    interrupted: bool = False
+    """Stopped by the user: nothing was chosen yet, and the same call goes on."""
 
     def to_json(self) -> JSON:
         return finite(
@@ -56,7 +65,11 @@ class Found:
                 "goals": [item.to_json() for item in self.goals],
                 "chosen": None if self.chosen is None else self.chosen.number,
                 "plan": "float" if self.chosen is None else self.chosen.name,
+                "text": self.plan,
                 "runtime": self.runtime,
+                "runtime_options": dict(self.settings),
+                "tuned": self.tuned,
+                "interrupted": self.interrupted,
                 "model": self.model.digest,
                 "why": self.why,
                 "stopped": self.stopped,

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +41,10 @@ KIND = "compress.search"
 """The kind of the document that each search leaves in the records."""
 _MOST = 10_000
 _LEADERS = 3
+_SETTINGS = 8
+_TUNING = 0.1
+"""Of the budget, for session options."""
+INTERRUPTED = "interrupted before a choice was made: the same command goes on from here"
 _WEIGHED = ("quality", "speedup", "model_size")
 
 
@@ -49,8 +54,8 @@ def search_plans(
     slices: Mapping[str, Array] | None = None, limits: Limits | None = None,
     goals: Sequence[Requirement] = (),
     objectives: Sequence[str] = _WEIGHED, budget: float = BUDGET, trials: int | None = None, seed: int = 0,
-    sampler: str = "tpe", mixing: bool = False, seconds: float = 1.5, progress: Progress = quiet,
-    clock: Clock = SYSTEM_CLOCK,
+    sampler: str = "tpe", mixing: bool = False, seconds: float = 1.5, tuning: Path | None = None,
+    progress: Progress = quiet, clock: Clock = SYSTEM_CLOCK,
 ) -> Found:  # fmt: skip
     """Tries plans of a space until the budget (seconds, of all runs of this search together), the number of
     trials or the space is used up, and chooses among what the gate accepted.
@@ -64,8 +69,10 @@ def search_plans(
 
     The chosen plan is the best accepted one that meets the `goals` (requirements on what was measured), after
     its leaders were timed once more on fresh pairs, so that a lucky look does not choose. When nothing is
-    accepted the original is kept, and the front tells what there was. Raises `MissingExtra` for an engine (or
-    Optuna) that is not installed, `StoreError` when the database is lost.
+    accepted the original is kept, and the front tells what there was. With a folder for `tuning`, the session
+    options of onnxruntime are then tuned for what is kept. An interrupt (Ctrl-C) ends it with what there is
+    by then, nothing chosen. Raises `MissingExtra` for an engine (or Optuna) that is not installed,
+    `StoreError` when the database is lost.
     """
     _check(objectives, sampler)
     bar = Bar(metric, margin, goal, dict(slices or {}), limits or Limits(), mixing, seconds=seconds)
@@ -85,19 +92,56 @@ def search_plans(
             )
             stopped = run.until(budget, trials)
             points = kept.points()
-        progress(0.97, "the best once more")
-        chosen, confirmed, why = _choose(points, bench, bar, goals, objects, model, seed, better)
+        ahead = front([baseline, *points], tuple(objectives), better)
+        seconds = baseline.seconds + sum(point.seconds for point in points)
+        found = Found(
+            title, model, baseline, tuple(points), tuple(ahead), None, HOME, INTERRUPTED, stopped, seconds,
+            space.size, metric, goal, tuple(objectives), tuple(goals), interrupted=stopped == INTERRUPTED,
+        )  # fmt: skip
+        if found.interrupted:
+            return found
+        try:
+            found = _decided(found, bench, bar, objects, space, seed, progress)
+            found = found if tuning is None else _tuned(found, held, tuning, budget, seed, progress)
+        except KeyboardInterrupt:
+            return replace(found, why=INTERRUPTED, stopped=INTERRUPTED, interrupted=True)
     finally:
         bench.close()
     progress(1.0, "searched")
-    ahead = front([baseline, *points], tuple(objectives), better)
-    best = model if chosen is None else _model(objects, chosen, model)
-    runtime = HOME if chosen is None else chosen.choice.runtime
-    seconds = baseline.seconds + sum(point.seconds for point in points)
-    return Found(
-        title, best, baseline, tuple(points), tuple(ahead), chosen, runtime, why, stopped, seconds,
-        space.size, metric, goal, tuple(objectives), tuple(goals), confirmed,
+    return found
+
+
+def _decided(
+    found: Found, bench: Bench, bar: Bar, objects: ObjectStore, space: Space, seed: int, progress: Progress
+) -> Found:
+    """The same with the choice."""
+    progress(0.97, "the best once more")
+    chosen, confirmed, why = _choose(list(found.points), bench, bar, found.goals, objects, found.model, seed)
+    if chosen is None:
+        return replace(found, why=why, confirmed=confirmed)
+    family = space.family(chosen.choice.family)
+    return replace(
+        found, model=_model(objects, chosen, found.model), chosen=chosen, runtime=chosen.choice.runtime,
+        why=why, confirmed=confirmed, plan=family.make(chosen.choice.options).name,
     )  # fmt: skip
+
+
+def _tuned(found: Found, held: Held, folder: Path, budget: float, seed: int, progress: Progress) -> Found:
+    """The same with the session options that are surely faster for the model that is kept."""
+    if found.runtime != HOME:
+        return found
+    from modelyard.compress.tuner.onnx_session import as_settings, tune_session
+
+    progress(0.98, "session options")
+    one = {name: values[:1] for name, values in held.tensors.items()}
+    try:
+        tuned = tune_session(
+            found.model, one, folder=folder, trials=_SETTINGS, budget=_TUNING * budget, seconds=0.4,
+            seed=seed, most_threads=1,
+        )  # fmt: skip
+    except ModelyardError as error:
+        return replace(found, tuned=f"the session options were not tuned: {error}")
+    return replace(found, settings=as_settings(tuned), tuned=tuned.why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +163,12 @@ class _Run:
         spent, began = sum(point.seconds for point in points), self.clock.monotonic()
         most = min(self.space.size, _MOST if trials is None else trials)
         # What an earlier run was killed in is finished before anything new is begun.
+        try:
+            return self._through(points, most, budget, spent, began)
+        except KeyboardInterrupt:
+            return INTERRUPTED
+
+    def _through(self, points: list[Point], most: int, budget: float, spent: float, began: float) -> str:
         while len(points) < most:
             used = spent + self.clock.monotonic() - began
             if used >= budget and points:
@@ -171,7 +221,7 @@ class _Run:
 
 def _choose(
     points: list[Point], bench: Bench, bar: Bar, goals: Sequence[Requirement], objects: ObjectStore,
-    original: Model, seed: int, better: str,
+    original: Model, seed: int,
 ) -> tuple[Point | None, dict[int, Judgement], str]:  # fmt: skip
     """The point to keep, the second looks at the leaders, and why in one sentence."""
     accepted = [point for point in points if point.accepted]

@@ -18,23 +18,25 @@ from modelyard.core.progress import Progress, quiet
 from modelyard.core.spec import Tensors
 from modelyard.measure.cost import speedup
 from modelyard.measure.measurement import Measurement
+from modelyard.model.chosen_runtime import Settings
+from modelyard.model.onnx_runtime import open_engine
 from modelyard.model.runtime import RuntimeOptions
 
 if TYPE_CHECKING:
     from modelyard.model.model import Model
 
-_LEVELS = {"all": "ORT_ENABLE_ALL", "extended": "ORT_ENABLE_EXTENDED", "basic": "ORT_ENABLE_BASIC"}
 _TOLERANCE = 1e-3
 
 
-def session_space(machine: Machine) -> TuningSpace:
+def session_space(machine: Machine, most_threads: int | None = None) -> TuningSpace:
     """The options that change the speed and not the answers; the defaults are what serving uses."""
-    threads = tuple(count for count in (1, 2, 4, 8, 16) if count <= max(1, machine.cores))
+    most = max(1, machine.cores if most_threads is None else most_threads)
+    threads = tuple(count for count in (1, 2, 4, 8, 16) if count <= most)
     return TuningSpace(
         {
             "threads": threads,
             "optimize": ("all", "extended", "basic"),
-            "arena": (True, False),
+            "arena": (False, True),
             "pattern": (True, False),
             "prepack": (True, False),
             "spin": (False, True),
@@ -46,46 +48,37 @@ def session_space(machine: Machine) -> TuningSpace:
 
 def open_tuned(onnx: bytes, setting: Setting) -> Any:
     """onnxruntime's own session with these options; raises `ModelError` when refused."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = int(setting["threads"])
-    options.inter_op_num_threads = 1
-    level = _LEVELS[str(setting["optimize"])]
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    options.enable_cpu_mem_arena = bool(setting["arena"])
-    options.enable_mem_pattern = bool(setting["pattern"])
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if setting["spin"] else "0")
-    options.add_session_config_entry("session.disable_prepacking", "0" if setting["prepack"] else "1")
-    try:
-        return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own that share no root.
-        raise ModelError(
-            "onnxruntime refuses the graph with these options", value=str(error)[:200]
-        ) from error
+    return open_engine(onnx, as_runtime_options(setting))
 
 
 def as_runtime_options(setting: Setting) -> RuntimeOptions:
-    """The part of a setting that `RuntimeOptions` can carry to a service."""
-    optimize = "basic" if setting["optimize"] == "basic" else "all"
-    return RuntimeOptions(int(setting["threads"]), optimize, bool(setting["arena"]))
+    """A setting as a session takes it."""
+    given: dict[str, Any] = dict(setting)
+    return RuntimeOptions(**given)
+
+
+def as_settings(tuned: Tuned) -> Settings:
+    """What a release has to carry of the best setting: that which is not the default."""
+    default = as_runtime_options({})
+    chosen: dict[str, Any] = dict(tuned.best)
+    return {key: value for key, value in chosen.items() if value != getattr(default, key)}
 
 
 def tune_session(
     model: Model, rows: Tensors, *, folder: Path | None = None, trials: int = 12, budget: float = 30.0,
-    seconds: float = 0.6, seed: int = 0, progress: Progress = quiet,
+    seconds: float = 0.6, seed: int = 0, most_threads: int | None = None, progress: Progress = quiet,
 ) -> Tuned:  # fmt: skip
     """Tunes the session options for a model on rows of the size that it is asked with.
 
     What is learned is kept under this kind of machine (in `folder`, else beside the roof's probe), where a
     second tuning begins. A setting whose answers differ from the default's is a failed trial. Each trial
-    times pairs for about `seconds`.
+    times pairs for about `seconds`. With `most_threads` fewer threads are tried than there are cores: a
+    service with several workers sets their number itself.
     """
     import onnxruntime
 
     machine = this_machine()
-    space = session_space(machine)
+    space = session_space(machine, most_threads)
     journal = TuningJournal(
         folder or kept_folder() / "tuning", machine.fingerprint, f"onnxruntime-{space.key}"
     )

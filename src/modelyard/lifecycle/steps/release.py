@@ -14,7 +14,7 @@ from modelyard.data.profile import Profile, profile
 from modelyard.data.tensors import take
 from modelyard.lifecycle.lineage import subjects_of
 from modelyard.lifecycle.loop import Context
-from modelyard.lifecycle.parts import contract_of, model_of, part_of, profile_of
+from modelyard.lifecycle.parts import contract_of, model_of, part_of, profile_of, runtime_of
 from modelyard.lifecycle.project import FILE
 from modelyard.lifecycle.step import Outcome
 from modelyard.measure.measurement import Verdict
@@ -47,7 +47,15 @@ def run(context: Context, progress: Progress) -> Outcome:
 
     def build(version: int) -> Bundle:
         return build_bundle(
-            ReleaseInfo(project.name, version, created, project.task, model.labels, lineage),
+            ReleaseInfo(
+                project.name,
+                version,
+                created,
+                project.task,
+                model.labels,
+                lineage,
+                runtime=runtime_of(context),
+            ),
             model=model,
             contract=contract_of(context),
             profile=reference,
@@ -76,7 +84,7 @@ def run(context: Context, progress: Progress) -> Outcome:
 def _reference(context: Context, model: Model) -> Profile:
     """The training part's distribution, with that of the answers on rows that training did not see."""
     unseen = part_of(context, "validation")
-    answers = answer(model, unseen.tensors)
+    answers = answer(model, unseen.tensors, runtime_of(context))
     if model.labels:
         labels = np.array(model.labels, dtype=object)[answers.argmax(axis=1)]
         extra = {"prediction": labels, "confidence": answers.max(axis=1)}
@@ -89,4 +97,4 @@ def _reference(context: Context, model: Model) -> Profile:
 
 def _answers(context: Context, model: Model) -> Answers:
     rows = take(part_of(context, "test").tensors, slice(0, _ANSWERS))
-    return Answers(rows, answer(model, rows))
+    return Answers(rows, answer(model, rows, runtime_of(context)))

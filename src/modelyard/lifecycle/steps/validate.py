@@ -13,7 +13,7 @@ from modelyard.lifecycle.champion import Champion, champion_of
 from modelyard.lifecycle.checks import run_checks
 from modelyard.lifecycle.costs import model_costs
 from modelyard.lifecycle.loop import Context
-from modelyard.lifecycle.parts import dataset_of, model_of, part_of, recipe_of
+from modelyard.lifecycle.parts import dataset_of, model_of, part_of, recipe_of, runtime_of
 from modelyard.lifecycle.reach import project_code
 from modelyard.lifecycle.rehearsal import rehearse
 from modelyard.lifecycle.show import show_measurement
@@ -45,12 +45,12 @@ def parts(context: Context) -> dict[str, str]:
 
 
 def run(context: Context, progress: Progress) -> Outcome:
-    project, model = context.project, model_of(context, "compress")
+    project, model, runtime = context.project, model_of(context, "compress"), runtime_of(context)
     test = part_of(context, "test")
-    answers = answer(model, test.tensors)
+    answers = answer(model, test.tensors, runtime)
     masks = slice_masks(project, test.table)
     progress(0.05, "requirements")
-    costs = model_costs(model, test.tensors)
+    costs = model_costs(model, test.tensors, runtime)
     offline = [item for item in project.requirements if item.where != "service"]
     judged = [_require(item, costs, test.targets, answers, masks) for item in offline]
     measured = quality(project.train.metric, test.targets, answers, of="test")
