@@ -267,6 +267,8 @@ VERSIONS = {
     "routing copy": "serve.shelf:FORMAT",
     "service options": "serve.options:FORMAT",
     "process file": "serve.process:FORMAT",
+    "searched plan": "lifecycle.searched_plan:VERSION",
+    "search result": "compress.search.found:VERSION",
     "step record": "lifecycle.step:VERSION",
     "study": "train.study:FORMAT",
     "watch state": "monitor.watch:WATCH_VERSION",

@@ -106,7 +106,8 @@ def _show(done: Searched, *, used: bool) -> None:
     found = done.found
     say()
     table(
-        ("plan", found.metric, "speed-up", "p50", "p99", "rows/s", "file", "memory", "", "why"), _rows(found)
+        ("plan", found.metric, "speed-up", "p50", "p99", "rows/s", "file", "memory", "state", "why"),
+        _rows(found),
     )
     say()
     say(f"{counted(found.points)} of {found.size} · {found.stopped}")

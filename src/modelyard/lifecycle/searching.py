@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from modelyard.compress.gate import Held
 from modelyard.compress.inspect.roofline import kept_folder
 from modelyard.compress.machine import this_machine
+from modelyard.compress.search.bench import require_engines
 from modelyard.compress.search.default_space import default_space
 from modelyard.compress.search.found import Found
 from modelyard.compress.search.limits import hard_limits
@@ -71,8 +72,8 @@ def search_project(
     Raises `MissingExtra` for a target that is not installed, `StoreBusy` while another command works on the
     store.
     """
-    targets = project.compress.targets if targets is None else targets
-    runtimes = engines_of(targets)
+    runtimes = engines_of(project.compress.targets if targets is None else targets)
+    require_engines(runtimes)
     done = run_loop(project, store, observer, until="train", command=command)
     if "train" not in done or any(record.stops for record in done.values()):
         raise ProjectError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from modelyard.measure.metric import metric as metric_named
 from modelyard.measure.quality import quality
 from modelyard.model.chosen_runtime import ChosenRuntime
 from modelyard.model.predict import predict
+from modelyard.model.reader import read_model
 from modelyard.model.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
@@ -257,6 +258,18 @@ class Bench:
             "model_size": size(model.onnx),
             "peak_memory": _memory(model, runtime),
         }
+
+
+def require_engines(runtimes: Sequence[str]) -> None:
+    """Raises `MissingExtra` for an engine that is not installed, before there is a model to try it with."""
+    from onnx import TensorProto, helper
+
+    one = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 1]) for name in ("x", "prediction")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["prediction"])], "g", one[:1], one[1:])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = read_model(made.SerializeToString(), task="regression")
+    for name in runtimes:
+        RUNTIMES.get(name).load(model).close()
 
 
 def _memory(model: Model, runtime: str) -> Measurement:

@@ -246,7 +246,10 @@ def _choose(
     ]
     best = max(again, key=lambda point: _rank(point, bar.goal))
     which = "smallest" if bar.goal == "size" else "surest gain in speed"
-    why = f"{best.name} is the {which} of {len(meeting)} accepted plans: {looks[best.number].why}"
+    among = f"{len(accepted)} accepted plan{'s' if len(accepted) > 1 else ''}"
+    if len(meeting) < len(accepted):
+        among = f"the {len(meeting)} of {among} that meet every requirement"
+    why = f"{best.name} is the {which} of {among}: {looks[best.number].why}"
     return next(point for point in sure if point.number == best.number), looks, why
 
 
@@ -275,6 +278,13 @@ def _nothing(points: list[Point]) -> str:
         nearest = max(measured, key=lambda point: point.measured["speedup"].low or 0.0)
         none = f"none of {len(measured)} measured plans was accepted"
         return f"the original is kept: {none}; {nearest.name}: {nearest.why}"
+    limited = [point for point in points if point.stage == "limits"]
+    if limited:
+        sized = [point for point in limited if "model_size" in point.measured] or limited
+        nearest = min(sized, key=lambda point: getattr(point.measured.get("model_size"), "value", math.inf))
+        return (
+            f"the original is kept: no plan keeps the hard limits; the nearest, {nearest.name}: {nearest.why}"
+        )
     if points:
         return f"the original is kept: no plan came to be measured; {points[0].name}: {points[0].why}"
     return "the original is kept: nothing was tried"

@@ -76,7 +76,9 @@ class Choice:
     @property
     def name(self) -> str:
         """How it is written: `int8-static(activations=u8)@openvino`."""
-        told = ", ".join(f"{key}={value}" for key, value in self.options.items())
+        # Some options are called like the family: saying it twice helps nobody.
+        said = {key: value for key, value in self.options.items() if value != self.family}
+        told = ", ".join(f"{key}={value}" for key, value in said.items())
         where = "" if self.runtime == HOME else f"@{self.runtime}"
         return self.family + (f"({told})" if told else "") + where
 

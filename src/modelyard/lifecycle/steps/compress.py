@@ -7,6 +7,7 @@ from typing import Any
 from modelyard.compress.compress import Outcome as Compressed
 from modelyard.compress.compress import compress, compress_as
 from modelyard.compress.gate import Held, Judgement
+from modelyard.compress.search.bench import require_engines
 from modelyard.core.progress import Progress, part
 from modelyard.lifecycle.loop import Context
 from modelyard.lifecycle.parts import model_of, part_of
@@ -34,6 +35,7 @@ def run(context: Context, progress: Progress) -> Outcome:
     budget = context.project.compress.search
     if plan is None and not isinstance(budget, bool):
         engines = engines_of(context.project.compress.targets)
+        require_engines(engines)
         search_model(context, engines, budget=budget, progress=part(progress, 0.0, 0.8))
         plan = searched_plan(context)
         progress = part(progress, 0.8, 1.0)
