@@ -94,6 +94,7 @@ def test_the_commands_know_wrong_arguments(url: str, tmp_path: Path) -> None:
         (bench.command("bench", ""), [url, "mlp", "--time", "0s"]),
         (bench.command("bench", ""), [url, "mlp", "--plot", "a.pdf"]),
         (bench.command("bench", ""), [url, "mlp", "--body", str(body)]),
+        (bench.command("bench", ""), [url, "mlp", "--rate", "5", "--plot", "a.svg"]),
     ):
         done = CliRunner().invoke(command, arguments)
         assert done.exit_code == 2, (arguments, done.output)
@@ -107,6 +108,8 @@ def test_the_benchmark_of_our_service(url: str, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "closed, 4 connections" in done.output and "ceiling" in done.output
     assert "<svg" in plot.read_text()[:600]
+    without_scheme = [url.removeprefix("http://"), "mlp", "--time", "50ms", "--warmup", "0s", "--no-ceiling"]
+    assert CliRunner().invoke(bench.command("bench", ""), without_scheme).exit_code == 0
     rows = tmp_path / "rows.json"
     rows.write_text(json.dumps([{"size": 1, "colour": "red"}, {"size": 2, "colour": "blue"}]))
     arguments = [url, "mixed", "--rate", "50", "--time", "400ms", "--warmup", "100ms", "--body", str(rows),

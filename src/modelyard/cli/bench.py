@@ -12,6 +12,7 @@ import click
 from modelyard.cli.conform import header, told
 from modelyard.cli.opened import the_project
 from modelyard.cli.output import give, json_option, say, table
+from modelyard.core.names import is_name
 from modelyard.core.unit import seconds as duration
 from modelyard.core.unit import show_seconds
 
@@ -52,7 +53,9 @@ def command(name: str, about: str) -> click.Command:
     @click.option("--path", help="Post to this path instead of the endpoint's.")
     @click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Send with all requests.")
     @click.option("--ceiling/--no-ceiling", default=True, help="Load a constant answer too, for comparison.")
-    @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a .svg or .png.")
+    @click.option(
+        "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Sweep, and write a .svg or .png."
+    )
     @click.option(
         "--seed",
         type=int,
@@ -92,8 +95,11 @@ def _plan(ctx: click.Context, server: str, endpoint: str | None, given: dict[str
         raise click.BadParameter("the plot is a .svg or .png file")
     if not given["measured"]:
         raise click.BadParameter("the time must be more than nothing")
-    url = server
-    if "://" not in server:
+    if given["rate"] and (given["sweep"] or given["plot"]):
+        raise click.BadParameter("--rate asks for one rate; --sweep and --plot measure several")
+    # What cannot be an endpoint's name is an address: localhost:8080.
+    url = server if "://" in server or is_name(server) else f"http://{server}"
+    if "://" not in url:
         from modelyard.serve.service import running
 
         service = running(the_project(ctx.obj).state)
@@ -146,6 +152,8 @@ def _warn(found: Bench, sides: list[tuple[str, Any]], tell: Callable[[str], None
     for name, side in sides:
         for label, result in side.results():
             what = f"{name}{label}" + (f" {result.rate:.0f}/s" if result.rate else "")
+            if result.errors and not result.answered:
+                tell(f"{what}: nothing was answered that was asked in the measured time; ask for less")
             if result.limited:
                 tell(f"{what}: {result.limited}")
             for why, count in result.errors.items():

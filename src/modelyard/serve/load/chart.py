@@ -67,6 +67,8 @@ def draw(path: Path, sweeps: Mapping[str, Sweep], *, title: str) -> None:
         _shade(axes, sweep, name)
     axes.set(xlabel="requests a second (open loop)", ylabel="latency from the intended send time, ms",
              yscale="log", title=title)  # fmt: skip
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend(fontsize="small", ncols=len(sweeps))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -75,10 +75,16 @@ def model_requests(
 ) -> list[Request]:
     """Valid inference requests that differ, made up from the model's metadata.
 
-    Raises `ServeError` when the server lists no model, or its metadata does not say what it takes.
+    Raises `ServeError` when the server lists no model, does not know the one that is named, or its metadata
+    does not say what it takes.
     """
     chosen = name or discover(client)[0]
     model = describe(client, chosen)
+    if not model.inputs:
+        said = client.get(model.path)
+        if said.response is None or not said.response.ok:
+            raise ServeError("the server does not know this model", value=chosen, rule=said.said(),
+                             fix="name one that it serves, or give --body FILE and --path")  # fmt: skip
     make = infer_binary if binary else infer_json
     try:
         return [make(model, sample(model, items=items, seed=seed)) for seed in range(_VARIANTS)]

@@ -82,6 +82,8 @@ class Server:
         data = ANSWER
         if head.startswith(b"GET"):
             data = json.dumps(METADATA if b"/models/" in head else {"name": "s", "extensions": []}).encode()
+            if b"/models/" in head and b"/models/m " not in head:
+                status, data = 404, b'{"error": "there is no such model"}'
         elif b"/repository/" in head:
             data = b'[{"name":"m","state":"READY"}]'
         else:

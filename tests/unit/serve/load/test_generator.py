@@ -57,6 +57,25 @@ def test_a_stall_shows_in_latency_though_the_generator_sends_on(server: Any) -> 
     assert server.connections > 4 - 1
 
 
+def test_a_second_of_silence_is_in_the_percentiles(server: Any) -> None:
+    """A closed loop hides it: one request waits, and nobody asks meanwhile."""
+    server.behave = lambda number: (200, 1.0 if number == 60 else 0.0, False)
+    asked = LoadOptions(seconds=2.0, warmup=0.1, connections=64)
+    open_result = open_loop(target(server), asked, 100, kind="constant")
+    assert open_result.sent == open_result.answered == 200
+    # Half of the two seconds' requests were due while the server was silent.
+    assert open_result.latency.quantile(0.9) > 0.5 and open_result.latency.quantile(0.99) > 0.8
+    server.seen.clear()
+    closed = closed_loop(target(server), LoadOptions(seconds=2.0, warmup=0.0, connections=1))
+    assert closed.latency.largest > 0.9
+    assert closed.latency.quantile(0.9) < 0.5
+
+
+def test_a_model_that_is_not_there_is_said(server: Any) -> None:
+    with pytest.raises(ServeError, match="does not know this model"):
+        model_requests(Client(server.url), "nobody")
+
+
 def test_refusals_are_counted_apart(server: Any) -> None:
     server.behave = lambda number: (503 if number % 2 else 200, 0.0, False)
     result = open_loop(target(server), QUICK, 200, kind="constant")
