@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from modelyard.core.spec import Tensors
 from modelyard.data.contract import Column, Contract
-from modelyard.data.profile import profile
+from modelyard.data.profile import Profile, profile
 from modelyard.data.tensors import table_of
 from modelyard.measure.measurement import Verdict
 from modelyard.model.reader import read_model
+from modelyard.release import endpoint, registry
 from modelyard.release.answers import Answers
 from modelyard.release.bundle import Bundle
 from modelyard.release.endpoint import Endpoints, EndpointState
 from modelyard.release.info import ReleaseInfo
 from modelyard.release.key import signing_key, trusted_keys
 from modelyard.release.load import build_bundle
-from modelyard.release.policy import Policy, Single
+from modelyard.release.policy import Canary, Policy, Single
 from modelyard.release.registry import Registry, Release
 from modelyard.store.store import Store, open_store
 
@@ -169,6 +171,15 @@ def answers_of(onnx: bytes, inputs: Tensors) -> np.ndarray:
     return np.asarray(session.run(None, inputs)[0])
 
 
+@cache
+def _described(kind: str) -> tuple[Contract, Tensors, Profile]:
+    """The contract of a kind, four rows, and their profile."""
+    contract, inputs = contract_of(kind), rows_of(kind, 4)
+    label = pa.array([1.0] * 4 if kind == "mixed" else list(CLASSES[:4]))
+    table = table_of(inputs, contract).append_column(contract.label.name, label)
+    return contract, inputs, profile(table, contract)
+
+
 @dataclass
 class Yard:
     """A store with releases and endpoints in a folder."""
@@ -186,18 +197,15 @@ class Yard:
         return self.folder / "keys"
 
     def bundle(self, kind: str, onnx: bytes, version: int, *, name: str = "", answers: Any = None) -> Bundle:
-        contract = contract_of(kind)
-        inputs = rows_of(kind, 4)
+        contract, inputs, described = _described(kind)
         labels = () if kind == "mixed" else CLASSES
         task: Any = "regression" if kind == "mixed" else "classification"
-        label = pa.array([1.0] * 4 if kind == "mixed" else list(CLASSES[:4]))
-        table = table_of(inputs, contract).append_column(contract.label.name, label)
         expected = answers_of(onnx, inputs) if answers is None else answers
         return build_bundle(
             ReleaseInfo(name or kind, version, "2026-01-02T03:04:05Z", task, labels, {}, {}),
             model=read_model(onnx, task=task, labels=labels),
             contract=contract,
-            profile=profile(table, contract),
+            profile=described,
             requirements=[],
             evidence=[],
             answers=Answers(inputs, expected),
@@ -206,14 +214,46 @@ class Yard:
 
     def release(self, kind: str, onnx: bytes, *, answers: Any = None) -> Release:
         """Adds a release whose gate has passed."""
-        registry = Registry(self.store, trusted_keys(self.keys))
-        release = registry.publish(kind, lambda version: self.bundle(kind, onnx, version, answers=answers))
+        releases = Registry(self.store, trusted_keys(self.keys))
+        release = releases.publish(kind, lambda version: self.bundle(kind, onnx, version, answers=answers))
         gate = Verdict("infra.4", True, "not judged here")
         self.store.ledger.append_verdict(release.digest, gate, by="test")
         return release
 
-    def set(self, endpoint: str, policy: Policy) -> EndpointState:
-        return Endpoints(self.store).set(endpoint, policy, why="test", by="test")
+    def next_of(self, name: str, onnx: bytes) -> EndpointState:
+        """Another version of one of `many`, behind its endpoint, as if its canary had passed."""
+        releases, endpoints = Registry(self.store, trusted_keys(self.keys)), Endpoints(self.store)
+        before = endpoints.show(name).champion
+        made = releases.publish(name, lambda version: self.bundle("mlp", onnx, version, name=name))
+        self.store.ledger.append_verdict(made.digest, Verdict("infra.4", True, "not judged here"), by="test")
+        endpoints.set(name, Canary(before, made.digest, 0.5), why="test", by="test")
+        self.canary_passed(name, before, made.digest)
+        return endpoints.promote(name, by="test")
+
+    def many(self, count: int, *, prefix: str = "m") -> tuple[str, ...]:
+        """So many endpoints, each with a small model of its own; their names.
+
+        The entries are those that the registry and the endpoints would write, without their questions
+        before each: a thousand take half a minute.
+        """
+        ledger = self.store.ledger
+        names = tuple(f"{prefix}{number}" for number in range(count))
+        for seed, name in enumerate(names):
+            bundle = self.bundle("mlp", mlp(seed), 1, name=name)
+            for data in bundle.files.values():
+                self.store.objects.put(data)
+            info = bundle.info
+            added = {"format": registry.FORMAT, "name": name, "version": 1, "created": info.created,
+                     "files": bundle.digests, "lineage": dict(info.lineage)}  # fmt: skip
+            ledger.append(bundle.digest, registry.ADDED, body=added, by="test")
+            ledger.append_verdict(bundle.digest, Verdict("infra.4", True, "not judged here"), by="test")
+            change = {"format": endpoint.FORMAT, "expected": 0, "policy": Single(bundle.digest).to_json(),
+                      "why": "test", "evidence": []}  # fmt: skip
+            ledger.append(f"endpoint:{name}", endpoint.SET, body=change, by="test")
+        return names
+
+    def set(self, name: str, policy: Policy) -> EndpointState:
+        return Endpoints(self.store).set(name, policy, why="test", by="test")
 
     def canary_passed(self, endpoint: str, champion: str, candidate: str) -> None:
         """What the canary's judge would write."""

@@ -51,6 +51,12 @@ class Serving:
 
 
 @pytest.fixture(scope="session")
+def yard_module() -> Any:
+    """The module that makes releases."""
+    return _yard()
+
+
+@pytest.fixture(scope="session")
 def serve_on() -> Callable[..., Serving]:
     """Makes a yard in a folder and starts a service before it; `stop_serving` ends it."""
     module = _yard()

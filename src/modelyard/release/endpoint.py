@@ -35,6 +35,8 @@ FORMAT = 1
 """Version of the entries' bodies; raised when an old reader would misread a new entry."""
 
 _SUBJECT = "endpoint:"
+_MANY = 4
+"""Beyond so many endpoints at once, all evidence is read in three queries instead of some for each."""
 
 Proof = Callable[[Digest, str], Sequence["Entry"]]
 """The entries with this subject and claim that count as evidence, oldest first."""
@@ -108,6 +110,34 @@ class Endpoints:
     def __init__(self, store: Store) -> None:
         self._ledger = store.ledger
         self._folds: dict[str, _Fold] = {}
+        self._read = 0
+
+    def catch_up(self) -> frozenset[str]:
+        """The endpoints that the ledger speaks of since the last call; all of them at the first.
+
+        One query when nothing is new. What is new is folded here, so that `known` needs none.
+        """
+        entries = self._ledger.entries(prefix="endpoint.", after=self._read)
+        by_name: dict[str, list[Entry]] = {}
+        for entry in entries:
+            by_name.setdefault(entry.subject.removeprefix(_SUBJECT), []).append(entry)
+        # What an entry relies on was written before it: whatever is read from now on holds all of it.
+        evidence = self._evidence() if len(by_name) > _MANY else None
+        for name, its in by_name.items():
+            fold = self._folds.get(name, _Fold())
+            known: dict[tuple[Digest, str], list[Entry]] = {}
+            for entry in its:
+                if entry.index > fold.after:
+                    proof = self._proof(entry.index, known) if evidence is None else evidence(entry.index)
+                    fold = _step(fold, name, entry, proof)
+            self._folds[name] = fold
+        if entries:
+            self._read = entries[-1].index
+        return frozenset(by_name)
+
+    def known(self, name: str) -> EndpointState | None:
+        """What the endpoint served when it was last folded; nothing is asked of the ledger."""
+        return self._folds.get(name, _Fold()).state
 
     def names(self) -> list[str]:
         """The endpoints that serve something, sorted."""
@@ -233,6 +263,20 @@ class Endpoints:
             fold = _step(fold, name, entry, self._proof(entry.index, known))
         self._folds[name] = fold
         return fold
+
+    def _evidence(self) -> Callable[[int], Proof]:
+        """All that endpoints may rely on, as the proof before any entry that was read already."""
+        found: dict[tuple[Digest, str], list[Entry]] = {}
+        for claim in (ADDED, GATE, CANARY):
+            for entry in self._ledger.entries(claim=claim):
+                found.setdefault((entry.subject, claim), []).append(entry)
+
+        def proof(before: int) -> Proof:
+            return lambda digest, claim: [
+                entry for entry in found.get((digest, claim), ()) if entry.index < before
+            ]
+
+        return proof
 
     def _proof(
         self, before: float = math.inf, known: dict[tuple[Digest, str], list[Entry]] | None = None

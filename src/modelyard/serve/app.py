@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -24,6 +25,7 @@ from modelyard.core.errors import ModelyardError, RequestError
 from modelyard.core.spec import Tensors
 from modelyard.serve.access.guard import Guard
 from modelyard.serve.access_rules import check_origin, role_of
+from modelyard.serve.arrivals import Arrivals
 from modelyard.serve.codec.inference import read_request, write_answer, write_error
 from modelyard.serve.describe import Describer
 from modelyard.serve.dialect import Ask, Dialect, Read
@@ -34,6 +36,7 @@ from modelyard.serve.express import Express
 from modelyard.serve.feedback import append_feedback, parse_feedback
 from modelyard.serve.fields import HEADER_LENGTH, TIMEOUT, deadline_of, only, whole
 from modelyard.serve.health import Health
+from modelyard.serve.holding import hold, timeout_of
 from modelyard.serve.lane import Call, Executor
 from modelyard.serve.metrics import Counter, Metrics
 from modelyard.serve.options import Limits
@@ -41,7 +44,7 @@ from modelyard.serve.plane import Answer, Plane, Question, check_outputs
 from modelyard.serve.pool import Served
 from modelyard.serve.recent import Recent
 from modelyard.serve.repository import Repository, check_change
-from modelyard.serve.router import Endpoint
+from modelyard.serve.router import Endpoint, NotResident
 from modelyard.serve.watch import Watch, Watched
 
 UNUSUAL = ("content-encoding", HEADER_LENGTH, "accept-encoding", "traceparent", TIMEOUT)
@@ -74,6 +77,7 @@ class App:
         version: str,
         guard: Guard | None = None,
         repository: Repository | None = None,
+        arrivals: Arrivals | None = None,
         watch: Watch | None = None,
         dialects: Sequence[Dialect] = (),
     ) -> None:
@@ -86,6 +90,7 @@ class App:
         self._limits = limits
         self._guard = guard
         self._repository = repository
+        self._arrivals = arrivals
         self._watch = watch or Watch(clock)
         self._dialects = tuple(dialects)
         self._describer = Describer(
@@ -97,10 +102,17 @@ class App:
         self._express = Express(
             plane, metrics, clock, self, recent=self._recent, limits=limits, unusual=UNUSUAL
         )
+        self.forgetting = [plane.forget, self._express.forget]
+        """Who holds on to an endpoint, and lets go of it when it has left memory."""
         self.coming = 0
         """Other requests whose bodies are on their way, as the door last said."""
         self.guarded = guard is not None
         """Whether `admit` has to be asked."""
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """Lets go of an endpoint that left memory."""
+        for forget in self.forgetting:
+            forget(endpoint)
 
     def seen(self, identity: str) -> None:
         """Remembers the id of a request that another door answers, for its feedback."""
@@ -127,14 +139,14 @@ class App:
             encoding = None if packed is None else check_encoding(packed)
             parts = path.split("/")
             if encoding is None:
-                return self._dispatch(method, parts, exchange)
+                return self._route(method, parts, exchange)
             limits = self._limits
 
             def plain() -> bytes:
                 return unpack(body, encoding, limit=limits.body, ratio=limits.ratio)
 
             if len(body) <= _INLINE:
-                return self._dispatch(method, parts, Exchange(headers, plain(), exchange.started, reply))
+                return self._route(method, parts, Exchange(headers, plain(), exchange.started, reply))
             self._later(plain, method, parts, exchange)
         except RequestError as error:
             self.refuse(error, reply)
@@ -171,13 +183,34 @@ class App:
                 if isinstance(result, RequestError):
                     self.refuse(result, reply)
                 else:
-                    self._dispatch(method, parts, Exchange(exchange.headers, result, exchange.started, reply))
+                    self._route(method, parts, Exchange(exchange.headers, result, exchange.started, reply))
             except RequestError as error:
                 self.refuse(error, reply)
             except Exception as error:  # as in `handle`
                 self._bug(error, reply)
 
         self._executor.offload(work, done)
+
+    def _route(self, method: str, parts: list[str], exchange: Exchange) -> Call | None:
+        """As `_dispatch`, after the endpoint was loaded if it is not in memory."""
+        try:
+            return self._dispatch(method, parts, exchange)
+        except NotResident as missing:
+            if self._arrivals is None:
+                raise
+            again = partial(self._again, method, parts, exchange)
+            deadline = deadline_of(exchange, timeout_of(parts, exchange, self._limits))
+            return hold(self._arrivals, self._plane, missing.name, deadline, again)
+
+    def _again(self, method: str, parts: list[str], exchange: Exchange, error: RequestError | None) -> None:
+        try:
+            if error is not None:
+                raise error  # noqa: TRY301 - one handler for all refusals
+            self._route(method, parts, exchange)
+        except RequestError as refused:
+            self.refuse(refused, exchange.reply)
+        except Exception as bug:  # as in `handle`
+            self._bug(bug, exchange.reply)
 
     def _dispatch(self, method: str, parts: list[str], exchange: Exchange) -> Call | None:
         match parts:
@@ -206,7 +239,7 @@ class App:
     def _other(self, method: str, parts: list[str], exchange: Exchange) -> Call | None:
         """A dialect's request, or a question about the service."""
         for dialect in self._dialects:
-            wanted = dialect.route(method, parts, exchange.headers, self._router.endpoints)
+            wanted = dialect.route(method, parts, exchange.headers, self._router.names)
             if isinstance(wanted, Ask):
                 return self._ask(wanted.endpoint, wanted.version, wanted.read, exchange)
             if wanted is not None:

@@ -36,7 +36,7 @@ class Describer:
         self._limits = limits
         self._guarded = guarded
         self._statistics = Statistics(router, metrics)
-        self._described: tuple[object, bytes] | None = None
+        self._described: tuple[int, bytes] | None = None
 
     def tell(self, parts: list[str]) -> tuple[int, Written]:
         """Status and body; raises `RequestError` 404 for what is not here."""
@@ -75,9 +75,8 @@ class Describer:
                 if self._health.draining:
                     entry |= {"state": "UNAVAILABLE", "reason": "the service is draining"}
                 listed.append(entry)
-            if not state["ready"]:
-                why = state.get("refused", {}).get("why", "")
-                state_name = "UNAVAILABLE" if why else "LOADING"
+            if state["state"] != "ready":
+                state_name, why = not_ready(state)
                 listed.append({"name": name, "version": "", "state": state_name, "reason": why})
         return orjson.dumps([item for item in listed if not only_ready or item["state"] == "READY"])
 
@@ -97,9 +96,11 @@ class Describer:
         if rest[:1] == ["versions"] and len(rest) > 1:
             version, rest = rest[1], rest[2:]
         if rest == ["ready"]:
-            endpoint = self._router.endpoint(name)
+            # A probe loads nothing, unless it is of a version: which there are stands in the releases.
             if version is not None:
-                self._router.version(endpoint, version)
+                self._router.version(self._router.endpoint(name), version)
+            elif name not in self._router.expected:
+                self._router.endpoint(name)
             ready = self._health.endpoint_ready(name)
             return (200 if ready else 503), Written(orjson.dumps({"name": name, "ready": ready}))
         if rest == ["stats"]:
@@ -115,19 +116,31 @@ class Describer:
         return 200, Written(write_metadata(name, versions, PLATFORM, signature.inputs, signature.outputs))
 
     def _openapi(self) -> bytes:
-        endpoints = self._router.endpoints
-        if self._described is None or self._described[0] is not endpoints:
+        endpoints, changes = self._router.endpoints, self._router.changes
+        if self._described is None or self._described[0] != changes:
             document = openapi(
                 [(name, _facts(found)) for name, found in sorted(endpoints.items())],
                 version=self._version,
                 limits=self._limits,
                 guarded=self._guarded,
             )
-            self._described = (endpoints, orjson.dumps(document))
+            self._described = (changes, orjson.dumps(document))
         return self._described[1]
 
     def _served(self) -> list[Served]:
         return [item for endpoint in self._router.endpoints.values() for item in endpoint.releases.values()]
+
+
+def not_ready(state: dict[str, Any]) -> tuple[str, str]:
+    """The index's words for an endpoint that is not in memory: its state and the reason."""
+    match state["state"]:
+        case "failed":
+            return "UNAVAILABLE", state.get("refused", {}).get("why", "")
+        case "evicted":
+            return "UNAVAILABLE", "out of memory; the next request loads it again"
+        case "cold":
+            return "UNAVAILABLE", "not loaded yet; the first request loads it"
+    return "LOADING", ""
 
 
 def _facts(endpoint: Endpoint) -> Served:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from modelyard.serve.dialect import Ask, Dialect, Read, Tell
 from modelyard.serve.exchange import Headers
-from modelyard.serve.router import Endpoint
 from modelyard.serve.rows_dialect import speak_rows
 
 
@@ -17,7 +16,7 @@ class Dialects:
         self._loaded: dict[str, Dialect] = {}
 
     def route(
-        self, method: str, parts: list[str], headers: Headers, endpoints: Mapping[str, Endpoint]
+        self, method: str, parts: list[str], headers: Headers, endpoints: Sequence[str]
     ) -> Ask | Tell | None:
         """What the protocol of the path's first part says."""
         first = parts[1] if len(parts) > 1 else ""

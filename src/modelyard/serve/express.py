@@ -128,6 +128,13 @@ class Express:
         self._seen(identity)
         return True
 
+    def forget(self, endpoint: Endpoint) -> None:
+        """Lets go of an endpoint that is served no more."""
+        path = f"/v2/models/{endpoint.name}/infer"
+        way = self._ways.get(path)
+        if way is not None and way.endpoint is endpoint:
+            del self._ways[path]
+
     def _answer(self, reply: Reply, writer: PlainWriter, identity: str, rows: int,
                 outputs: Tensors | None, error: ModelyardError | None) -> None:  # fmt: skip
         try:

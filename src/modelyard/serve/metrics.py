@@ -205,6 +205,23 @@ class Metrics:
         self.store_up = self._gauge(
             "modelyard_store_up", "1 when the store answered the last time it was asked.", ()
         )
+        self.loads = self._counter(
+            "modelyard_loads_total",
+            "Endpoints brought into memory, by who asked: start, policy, request, operator.",
+            ("why",),
+        )
+        self.load_seconds = self._histogram(
+            "modelyard_load_seconds", "Reading, proving and warming an endpoint.", (), LATENCY_BUCKETS
+        )
+        self.evictions = self._counter(
+            "modelyard_evictions_total",
+            "Endpoints taken out of memory: for other models' memory, or unloaded by an operator.",
+            ("why",),
+        )
+        self.resident = self._gauge("modelyard_resident_endpoints", "Endpoints in memory.", ())
+        self.resident_bytes = self._gauge(
+            "modelyard_resident_bytes", "What the models in memory hold, shared ones once.", ()
+        )
         self.waiting = self._gauge(
             "modelyard_waiting_items", "Items that wait for the runtime.", ("release",)
         )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from modelyard.core.errors import ServeError
-from modelyard.core.names import NAME_RULE, is_name
+from modelyard.core.names import NAME_RULE, did_you_mean, is_name
 from modelyard.serve.access.tls import Tls
 
 FORMAT = 1
@@ -36,10 +36,36 @@ class Limits:
     """How many times larger than its compressed form a body may be, beyond its first MiB."""
     wait_seconds: float = 5.0
     """Longest time that a request may be expected to wait for its model; beyond, it gets 503 at once."""
+    load_seconds: float = 10.0
+    """Longest time that a request waits for its endpoint to be loaded; then it gets 503."""
     header_seconds: float = 10.0
     """Time a client has to send its request's head, the first after connecting, the next after an answer."""
     body_seconds: float = 30.0
     """Time a client has to send its request's body."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLimits:
+    """The limits of one endpoint, where they are not those of all."""
+
+    queue: int | None = None
+    batch: int | None = None
+    wait_seconds: float | None = None
+
+    def over(self, limits: Limits) -> Limits:
+        """The limits of all, with these in their places."""
+        own = {key: value for key, value in asdict(self).items() if value is not None}
+        return replace(limits, **own)
+
+    @staticmethod
+    def read(endpoint: str, value: Mapping[str, Any]) -> OwnLimits:
+        """The limits from JSON; raises `ServeError` with "did you mean" for a key that is none."""
+        known = [item.name for item in fields(OwnLimits)]
+        for key in value:
+            if key not in known:
+                raise ServeError(f"the limit of endpoint {endpoint!r} is not known", value=key,
+                                 rule="one of " + ", ".join(known), fix=did_you_mean(key, known))  # fmt: skip
+        return OwnLimits(**value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +124,17 @@ class ServeOptions:
     """Threads that one call of the runtime may use."""
     drain: float = 10.0
     """Seconds that answers in work get to finish on SIGTERM."""
+    eager: int = 64
+    """So many endpoints, in their order, are loaded at the start; the others when first asked for."""
+    pinned: tuple[str, ...] = ()
+    """Endpoints that are loaded at the start whatever their place, and never evicted."""
+    memory_bytes: int | None = None
+    """What the models in one worker's memory may hold, as measured; beyond, those least worth it are
+    evicted. Without it three quarters of what the machine or its container has, shared by the workers;
+    0 evicts nothing."""
     limits: Limits = field(default_factory=Limits)
+    own: Mapping[str, OwnLimits] = field(default_factory=dict)
+    """Limits of single endpoints, by name."""
     log: LogOptions = field(default_factory=LogOptions)
 
     def __post_init__(self) -> None:
@@ -109,6 +145,7 @@ class ServeOptions:
                 raise ServeError("the endpoint's name is wrong", value=name, rule=NAME_RULE)
         if len(set(self.endpoints)) != len(self.endpoints):
             raise ServeError("an endpoint is named twice", value=list(self.endpoints), rule="each name once")
+        self._check_residency()
         if not 0 <= self.port <= 65_535:
             raise ServeError("the port is wrong", value=self.port, rule="0 (any free one) to 65535")
         if self.grpc_port is not None and (not 1 <= self.grpc_port <= 65_535 or self.grpc_port == self.port):
@@ -129,6 +166,30 @@ class ServeOptions:
         if not 8_192 <= self.limits.head <= 1 << 20:
             raise ServeError("the limit of the head is wrong", value=self.limits.head, rule="8192 to 1048576")
 
+    def _check_residency(self) -> None:
+        for what, names in (("pinned", self.pinned), ("own", self.own)):
+            for name in names:
+                if name not in self.endpoints:
+                    raise ServeError(f"the endpoint in {what!r} is none of the service's", value=name,
+                                     rule="one of its endpoints",
+                                     fix=did_you_mean(name, self.endpoints))  # fmt: skip
+        for name, own in self.own.items():
+            for key, value in asdict(own).items():
+                if value is not None and not value > 0:
+                    raise ServeError(f"the {key} of endpoint {name!r} is wrong", value=value,
+                                     rule="more than 0")  # fmt: skip
+        if self.eager < 0:
+            raise ServeError("the number of endpoints loaded at the start is wrong", value=self.eager,
+                             rule="0 or more")  # fmt: skip
+        if self.memory_bytes is not None and self.memory_bytes < 0:
+            raise ServeError("the memory of the models is wrong", value=self.memory_bytes,
+                             rule="bytes, 0 for no limit")  # fmt: skip
+
+    def limits_of(self, endpoint: str) -> Limits:
+        """What holds for one endpoint."""
+        own = self.own.get(endpoint)
+        return self.limits if own is None else own.over(self.limits)
+
     @property
     def local(self) -> bool:
         """Whether only this machine can reach the service."""
@@ -148,7 +209,8 @@ class ServeOptions:
 
     def to_json(self) -> dict[str, Any]:
         paths = {name: _text(getattr(self, name)) for name in _PATHS}
-        return {"format": FORMAT, **asdict(self), **paths, "endpoints": list(self.endpoints)}
+        return {"format": FORMAT, **asdict(self), **paths, "endpoints": list(self.endpoints),
+                "pinned": list(self.pinned)}  # fmt: skip
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> ServeOptions:
@@ -158,6 +220,8 @@ class ServeOptions:
         known |= {name: Path(known[name]) for name in _PATHS if known.get(name) is not None}
         known |= {
             "endpoints": tuple(known["endpoints"]),
+            "pinned": tuple(known.get("pinned", ())),
+            "own": {name: OwnLimits.read(name, own) for name, own in known.get("own", {}).items()},
             "limits": Limits(**known["limits"]),
             "log": LogOptions(**known["log"]),
         }

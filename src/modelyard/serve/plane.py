@@ -24,7 +24,7 @@ from modelyard.serve.lane import Call, Run
 from modelyard.serve.metrics import Counter, Histogram, Metrics
 from modelyard.serve.pool import Served
 from modelyard.serve.record import Arm, Outcome, PredictionRecord
-from modelyard.serve.router import Chosen, Router
+from modelyard.serve.router import Chosen, Endpoint, Router
 
 UNSETTLED = 8_192
 """Records that wait for the log's thread to count them; one more and the loop does it itself."""
@@ -221,6 +221,22 @@ class Plane:
                 self._accounts = {name: kept for name, kept in self._accounts.items() if kept.open}
             account = self._accounts[key] = Account(self, endpoint, served, arm)
         return account
+
+    def busy(self, name: str) -> bool:
+        """Whether calls of an endpoint are open; from any thread."""
+        endpoint = self.router.endpoints.get(name)
+        return endpoint is not None and any(account.open for _, account in self._accounts_of(endpoint))
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """Lets go of an endpoint's releases; calls that are open keep theirs until they are answered."""
+        for key, account in self._accounts_of(endpoint):
+            if not account.open and account.served is endpoint.releases[key[1]]:
+                del self._accounts[key]
+
+    def _accounts_of(self, endpoint: Endpoint) -> list[tuple[tuple[str, Digest, Arm], Account]]:
+        arms: tuple[Arm, ...] = ("primary", "shadow")
+        keys = [(endpoint.name, digest, arm) for digest in endpoint.releases for arm in arms]
+        return [(key, account) for key in keys if (account := self._accounts.get(key)) is not None]
 
     def _ask_shadow(self, question: Question, shadow: Served) -> None:
         account = self.account(question.endpoint, shadow, "shadow")

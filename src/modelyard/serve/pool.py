@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 
 from modelyard.core.digest import Digest
 from modelyard.core.errors import ReleaseError
 from modelyard.core.spec import Signature, Tensors
-from modelyard.model.chosen_runtime import ChosenRuntime
+from modelyard.model.chosen_runtime import HOME, ChosenRuntime
 from modelyard.model.model import Model
 from modelyard.model.runtime import RuntimeOptions, Session
 from modelyard.serve.isolation import TOLERANCE, independent
 from modelyard.serve.lane import INLINE_SECONDS, Executor, Lane
-from modelyard.serve.metrics import Metrics
+from modelyard.serve.memory import in_use
+from modelyard.serve.metrics import Histogram, Metrics
 from modelyard.serve.options import Limits
 
 if TYPE_CHECKING:
@@ -47,6 +49,10 @@ class Served:
     session: Session
     item_seconds: float
     """What one item costs on this machine."""
+    bytes: int = 0
+    """What the session holds, measured as it was loaded; never less than the model's file."""
+    runs: Histogram = field(default_factory=Histogram)
+    """The seconds of its runs: a sum that has grown says that it was used."""
     fixed: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...] = field(init=False)
     """Each input's name, type and shape of one item, for the check on the request's path."""
 
@@ -73,12 +79,13 @@ def make_ready(
     their neighbours in a batch is found here and is never batched.
     """
     model: Model = release.model
-    session = _session(model, runtime or release.info.runtime, threads)
+    session, taken = _session(model, runtime or release.info.runtime, threads)
     answers = release.answers
     _compare(session, answers.inputs, np.asarray(answers.outputs), model.output)
     probe = {name: values[:_PROBES] for name, values in answers.inputs.items()}
     single = {name: values[:1] for name, values in probe.items()}
     seconds = _time(session, single)
+    runs = metrics.run_seconds.at(endpoint, release.digest)
     lane = Lane(
         session,
         executor,
@@ -86,7 +93,7 @@ def make_ready(
         room=limits.queue,
         inline=seconds < INLINE_SECONDS,
         batchable=independent(session, probe),
-        run_seconds=metrics.run_seconds.at(endpoint, release.digest),
+        run_seconds=runs,
         batch_items=metrics.batch_items.at(endpoint, release.digest),
         item_seconds=seconds,
         wait=limits.wait_seconds,
@@ -104,22 +111,34 @@ def make_ready(
         lane=lane,
         session=session,
         item_seconds=seconds,
+        bytes=taken,
+        runs=runs,
     )
 
 
 _SESSIONS: WeakValueDictionary[tuple[str, str, int], Session] = WeakValueDictionary()
+_BYTES: WeakKeyDictionary[Session, int] = WeakKeyDictionary()
 _LOADING = threading.Lock()
 
 
-def _session(model: Model, runtime: ChosenRuntime, threads: int) -> Session:
-    """The model's session; all releases with the same model share one, until the last of them is dropped."""
+def _session(model: Model, runtime: ChosenRuntime, threads: int) -> tuple[Session, int]:
+    """The model's session and the bytes that it holds.
+
+    All releases with the same model share one, until the last of them is dropped.
+    """
     key = (model.digest, str(runtime), threads)
+    # One at a time, so that what the process has grown by is this one's.
     with _LOADING:
         session = _SESSIONS.get(key)
         if session is None:
+            if runtime.name == HOME:
+                # What the engine takes for itself is not the first model's.
+                importlib.import_module(HOME)
+            before = in_use()
             # A thousand arenas would each keep their largest burst: memory comes from the C library.
             session = _SESSIONS[key] = runtime.load(model, RuntimeOptions(threads=threads, arena=False))
-        return session
+            _BYTES[session] = max(len(model.onnx), in_use() - before)
+        return session, _BYTES[session]
 
 
 def _compare(session: Session, inputs: Tensors, expected: np.ndarray, output: str) -> None:

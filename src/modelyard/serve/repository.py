@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import orjson
 
@@ -92,6 +92,8 @@ class Following(Protocol):
     @property
     def store_error(self) -> str | None: ...
 
+    def want(self, name: str, why: Literal["operator"]) -> None: ...
+
     def wake(self) -> None: ...
 
 
@@ -118,6 +120,7 @@ class Repository:
         new = await self._keep(self._wanted.add, name)
         deadline = self._clock.monotonic() + LOAD_SECONDS
         self._following.wake()
+        self._following.want(name, "operator")
         while name not in self._router.endpoints:
             refused = self._following.refused.get(name)
             if refused is not None or self._following.store_error is not None:

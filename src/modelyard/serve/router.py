@@ -46,12 +46,27 @@ class Endpoint:
         return self.releases[self.policy.champion]
 
 
+class NotResident(RequestError):
+    """The endpoint is one of the service's, but is not in memory now; it may be waited for."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("the endpoint is not loaded yet", status=503, value=name, retry_after=1.0,
+                         fix="see /v2/health for the reason")  # fmt: skip
+        self.name = name
+
+
 class Router:
-    """The endpoints by name. `swap` replaces one at once: a request sees the old or the new."""
+    """The endpoints that are in memory, by name, and the names of those that are not.
+
+    `swap` replaces one at once: a request sees the old or the new.
+    """
 
     def __init__(self, expected: tuple[str, ...] = ()) -> None:
         self._expected = frozenset(expected)
         self._endpoints: Mapping[str, Endpoint] = MappingProxyType({})
+        self.changes = 0
+        """How often `endpoints` or `expected` has changed."""
+        self._names: tuple[int, tuple[str, ...]] | None = None
 
     @property
     def endpoints(self) -> Mapping[str, Endpoint]:
@@ -61,23 +76,39 @@ class Router:
     def swap(self, endpoint: Endpoint) -> None:
         """Serves an endpoint by a new policy from the next request on."""
         self._endpoints = MappingProxyType({**self._endpoints, endpoint.name: endpoint})
+        self.changes += 1
 
     def drop(self, name: str) -> None:
-        """Serves an endpoint no more; requests that were taken are answered."""
+        """Takes an endpoint out of memory; requests that were taken are answered."""
         self._endpoints = MappingProxyType(
             {key: kept for key, kept in self._endpoints.items() if key != name}
         )
+        self.changes += 1
+
+    @property
+    def expected(self) -> frozenset[str]:
+        """The endpoints that are served, or loaded when a request asks for them."""
+        return self._expected
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All endpoints of the service, those in memory first."""
+        if self._names is None or self._names[0] != self.changes:
+            resident = tuple(self._endpoints)
+            absent = tuple(sorted(self._expected.difference(resident)))
+            self._names = (self.changes, resident + absent)
+        return self._names[1]
 
     def expect(self, names: tuple[str, ...]) -> None:
         """From now on these are the endpoints that are served or will be."""
         self._expected = frozenset(names)
+        self.changes += 1
 
     def endpoint(self, name: str) -> Endpoint:
-        """The endpoint of that name; raises `RequestError` 404 with the nearest name, 503 while it loads."""
+        """The endpoint of that name; raises `RequestError` 404 with the nearest name, or `NotResident`."""
         found = self._endpoints.get(name)
         if found is None and name in self._expected:
-            raise RequestError("the endpoint is not loaded yet", status=503, value=name, retry_after=1.0,
-                               fix="see /v2/health for the reason")  # fmt: skip
+            raise NotResident(name)
         if found is None:
             raise RequestError("there is no such endpoint", status=404, value=name,
                                fix=did_you_mean(name, self._expected | set(self._endpoints)))  # fmt: skip

@@ -66,6 +66,10 @@ class Shelf:
             return None
         return bundle if bundle.digest == release else None
 
+    def has(self, release: Digest) -> bool:
+        """Whether there is a copy of a release, right or damaged."""
+        return self._release(release).exists()
+
     def put(self, bundle: Bundle) -> None:
         """Keeps a verified bundle."""
         write_bundle(self._release(bundle.digest), bundle)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from modelyard.core.digest import Digest
-from modelyard.core.errors import StoreError
+from modelyard.core.errors import ReleaseError, StoreError
+from modelyard.core.names import did_you_mean
 from modelyard.release.bundle import Bundle
 from modelyard.release.key import TrustedKey
 from modelyard.release.policy import Policy
@@ -19,10 +21,17 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """What the follower asks; called from its thread only."""
+    """What the follower and the loader ask, each from its own thread."""
+
+    def changed(self) -> frozenset[str]:
+        """The endpoints that the store speaks of since the last call, all at first; one query when none.
+
+        Raises `StoreError` when the store does not answer.
+        """
+        ...
 
     def policy(self, endpoint: str) -> tuple[int, Policy]:
-        """The endpoint's generation and policy; `StoreError` when the store does not answer."""
+        """The endpoint's generation and policy as `changed` found them; `ReleaseError` for no endpoint."""
         ...
 
     def fetch(self, release: Digest) -> Bundle:
@@ -35,7 +44,7 @@ class Source(Protocol):
 
 
 class StoreSource:
-    """The project's store, opened when first asked and only ever read."""
+    """The project's store, opened when first asked and only ever read; asked from one thread at a time."""
 
     def __init__(
         self,
@@ -50,19 +59,35 @@ class StoreSource:
         self._records = records
         self._objects = objects
         self._opened: tuple[Store, Endpoints, Registry] | None = None
+        self._asking = threading.Lock()
+        self._names: set[str] = set()
+
+    def changed(self) -> frozenset[str]:
+        with self._asking:
+            names = self._open()[1].catch_up()
+            self._names |= names
+            return names
 
     def policy(self, endpoint: str) -> tuple[int, Policy]:
-        state = self._open()[1].show(endpoint)
-        return state.generation, state.policy
+        with self._asking:
+            state = self._open()[1].known(endpoint)
+            if state is None:
+                hint = did_you_mean(endpoint, self._names)
+                raise ReleaseError(f"there is no endpoint {endpoint!r}", fix=hint)
+            return state.generation, state.policy
 
     def fetch(self, release: Digest) -> Bundle:
-        registry = self._open()[2]
-        return registry.fetch(registry.by_digest(release))
+        with self._asking:
+            registry = self._open()[2]
+            found = registry.by_digest(release)
+        # Objects are read by any number of threads; a large one must not hold up the look at the ledger.
+        return registry.fetch(found)
 
     def close(self) -> None:
-        if self._opened is not None:
-            self._opened[0].close()
-            self._opened = None
+        with self._asking:
+            if self._opened is not None:
+                self._opened[0].close()
+                self._opened = None
 
     def _open(self) -> tuple[Store, Endpoints, Registry]:
         # Opening would begin a new store where the old one was lost, and an open SQLite file reads on

@@ -30,12 +30,15 @@ from modelyard.core.errors import ModelyardError
 from modelyard.release.load import LoadedRelease
 from modelyard.serve.access.guard import Guard, open_guard
 from modelyard.serve.app import App
+from modelyard.serve.arrivals import Arrivals
 from modelyard.serve.dialects import Dialects
 from modelyard.serve.executor import LoopExecutor
 from modelyard.serve.follower import Follower
 from modelyard.serve.health import Health
+from modelyard.serve.loader import Loader
 from modelyard.serve.log import PredictionLog
 from modelyard.serve.log_lines import write_log_lines
+from modelyard.serve.memory import budget
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.model_facts import Statistics
 from modelyard.serve.options import ServeOptions
@@ -43,7 +46,8 @@ from modelyard.serve.plane import Plane
 from modelyard.serve.pool import Served, make_ready
 from modelyard.serve.process import bind
 from modelyard.serve.repository import Repository, Wanted
-from modelyard.serve.router import Router
+from modelyard.serve.residency import Residency
+from modelyard.serve.router import Endpoint, Router
 from modelyard.serve.rsgi import RsgiDoor
 from modelyard.serve.shelf import Shelf
 from modelyard.serve.source import StoreSource
@@ -72,23 +76,8 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
     guard = open_guard(options.state, clock, needed=options.needs_token, workers=options.workers)
     exporter = open_exporter(version("modelyard"))
 
-    def ready(endpoint: str, release: LoadedRelease) -> Served:
-        return make_ready(
-            endpoint, release, executor, metrics, limits=options.limits, threads=options.threads
-        )
-
-    source = StoreSource(options.root, shelf.keys, records=options.records, objects=options.objects)
-    follower = Follower(
-        options.endpoints,
-        router,
-        shelf,
-        source,
-        make_ready=ready,
-        metrics=metrics,
-        clock=clock,
-        poll=options.poll,
-        wanted=wanted.names,
-    )
+    loader, follower = _pool(options, router, shelf, executor, metrics, wanted)
+    arrivals = Arrivals(router, follower, loop, clock, seconds=options.limits.load_seconds)
     repository = Repository(wanted, router, follower, clock)
     log = PredictionLog(options.state, options.log, metrics, clock)
     plane = Plane(router, metrics, log, clock, name=secrets.token_hex(6))
@@ -106,9 +95,11 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
         version=version("modelyard"),
         guard=guard,
         repository=repository,
+        arrivals=arrivals,
         watch=watch,
         dialects=(Dialects(),),
     )
+    _attend(loader, loop, plane, arrivals, app)
     door = RsgiDoor(app, options.limits, clock, tls=options.tls)
 
     stopping = _stop_event(loop)
@@ -121,7 +112,7 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
     door.open(listening, loop)
     grpc = None
     if options.grpc_port is not None:
-        grpc = await _open_grpc(options, plane, health, metrics, guard, repository, watch, app)
+        grpc = await _open_grpc(options, plane, health, metrics, guard, repository, watch, app, arrivals)
     await stopping.wait()
 
     _LOG.info("draining")
@@ -150,6 +141,7 @@ async def _open_grpc(
     repository: Repository,
     watch: Watch,
     app: App,
+    arrivals: Arrivals,
 ) -> GrpcDoor:
     """The gRPC door; its libraries are loaded only here."""
     from modelyard.serve.grpc.door import open_door
@@ -164,8 +156,61 @@ async def _open_grpc(
         version=version("modelyard"),
         repository=repository,
     )
-    inference = Inference(plane, metrics, SYSTEM_CLOCK, limits=options.limits, seen=app.seen)
+    inference = Inference(
+        plane, metrics, SYSTEM_CLOCK, limits=options.limits, seen=app.seen, arrivals=arrivals
+    )
+    app.forgetting.append(inference.forget)
     return await open_door(options, service, inference, metrics, SYSTEM_CLOCK, guard=guard, watch=watch)
+
+
+def _pool(
+    options: ServeOptions,
+    router: Router,
+    shelf: Shelf,
+    executor: LoopExecutor,
+    metrics: Metrics,
+    wanted: Wanted,
+) -> tuple[Loader, Follower]:
+    """What keeps the right models in memory."""
+    clock = SYSTEM_CLOCK
+
+    def ready(endpoint: str, release: LoadedRelease) -> Served:
+        limits = options.limits_of(endpoint)
+        return make_ready(endpoint, release, executor, metrics, limits=limits, threads=options.threads)
+
+    source = StoreSource(options.root, shelf.keys, records=options.records, objects=options.objects)
+    pinned = frozenset(options.pinned)
+    residency = Residency(budget(options.memory_bytes, options.workers), pinned)
+    loader = Loader(
+        router, shelf, source, make_ready=ready, metrics=metrics, clock=clock, residency=residency
+    )
+    follower = Follower(
+        options.endpoints,
+        loader,
+        shelf,
+        source,
+        metrics=metrics,
+        clock=clock,
+        poll=options.poll,
+        eager=options.eager,
+        pinned=pinned,
+        wanted=wanted.names,
+    )
+    return loader, follower
+
+
+def _attend(
+    loader: Loader, loop: asyncio.AbstractEventLoop, plane: Plane, arrivals: Arrivals, app: App
+) -> None:
+    """Lets the loader know what is in use, and those on the loop what it did."""
+
+    def gone(endpoint: Endpoint) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(app.forget, endpoint)
+
+    loader.in_use = lambda name: plane.busy(name) or arrivals.waits(name)
+    loader.arrived = arrivals.arrived
+    loader.gone = gone
 
 
 def _stop_event(loop: asyncio.AbstractEventLoop) -> asyncio.Event:

@@ -11,9 +11,10 @@ import pytest
 from modelyard.core.clock import ManualClock
 from modelyard.core.errors import ReleaseError, StoreError
 from modelyard.release.policy import Single
-from modelyard.serve import follower as module
-from modelyard.serve.follower import RETRY_SECONDS, Follower
+from modelyard.serve import loader as module
+from modelyard.serve.follower import Follower
 from modelyard.serve.health import Health
+from modelyard.serve.loader import RETRY_SECONDS, Loader
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.router import Router
 from modelyard.serve.source import StoreSource
@@ -41,6 +42,9 @@ class MemoryShelf:
     def route(self, endpoint: str, generation: int, policy: Any) -> None:
         self.routes[endpoint] = (generation, policy)
 
+    def has(self, release: str) -> bool:
+        return release in self.bundles
+
     def keep(self, releases: Any) -> None:
         self.kept = set(releases)
 
@@ -52,8 +56,13 @@ class MemorySource:
         self.answer: Any = (1, Single(A))
         self.asked = 0
 
-    def policy(self, endpoint: str) -> Any:
+    def changed(self) -> frozenset[str]:
         self.asked += 1
+        if isinstance(self.answer, Exception) and not isinstance(self.answer, ReleaseError):
+            raise self.answer
+        return frozenset({"e"})
+
+    def policy(self, endpoint: str) -> Any:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -74,8 +83,12 @@ class Scene:
         self.clock = ManualClock()
         self.metrics = Metrics()
         self.bad: dict[str, Exception] = {}
+        self.loader = Loader(
+            self.router, self.shelf, self.source, make_ready=self.make_ready,  # type: ignore[arg-type]
+            metrics=self.metrics, clock=self.clock,
+        )  # fmt: skip
         self.follower = Follower(
-            ("e",), self.router, self.shelf, self.source, make_ready=self.make_ready,  # type: ignore[arg-type]
+            ("e",), self.loader, self.shelf, self.source,  # type: ignore[arg-type]
             metrics=self.metrics, clock=self.clock, poll=0.01,
         )  # fmt: skip
         self.health = Health(self.router, self.follower)
@@ -196,6 +209,6 @@ def test_the_thread_follows_and_ends(scene: Scene) -> None:
 def test_no_store_is_begun_by_reading(tmp_path: Path) -> None:
     source = StoreSource(tmp_path / "store", ())
     with pytest.raises(StoreError, match="no store"):
-        source.policy("e")
+        source.changed()
     assert not (tmp_path / "store").exists()
     source.close()

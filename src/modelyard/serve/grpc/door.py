@@ -31,6 +31,7 @@ from modelyard.serve.grpc.stream import Stream
 from modelyard.serve.lane import Call
 from modelyard.serve.metrics import Counter, Metrics
 from modelyard.serve.options import Limits, ServeOptions
+from modelyard.serve.router import NotResident
 from modelyard.serve.watch import Watch, Watched
 
 _LOG = logging.getLogger("modelyard.serve")
@@ -148,7 +149,24 @@ class GrpcDoor:
         elif method in CHANGES:
             self._task(self._change(method, data, reply))
         else:
-            reply(200, [], self._service.tell(method, data))
+            self._tell(rpc, method, data, reply)
+
+    def _tell(
+        self, rpc: Rpc, method: str, data: bytes, reply: Reply, error: RequestError | None = None
+    ) -> None:
+        """Answers a question; of an endpoint that is not in memory when it is."""
+        try:
+            if error is not None:
+                raise error  # noqa: TRY301 - one handler for all refusals
+            try:
+                reply(200, [], self._service.tell(method, data))
+            except NotResident as missing:
+                again = partial(self._tell, rpc, method, data, reply)
+                self._inference.hold(missing, self._left(rpc), again)
+        except RequestError as refused:
+            self._refuse(refused, reply)
+        except Exception as bug:  # as in `_begin`
+            self._bug(bug, reply)
 
     def _stream(self, rpc: Rpc, reply: Reply) -> None:
         first = True

@@ -5,26 +5,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 from modelyard.core.clock import Clock
 from modelyard.core.errors import ModelyardError, RequestError
 from modelyard.core.spec import Tensors
 from modelyard.serve.app import CROWD
+from modelyard.serve.arrivals import Arrivals
 from modelyard.serve.express import failed
 from modelyard.serve.grpc.codec import read_infer, write_infer
 from modelyard.serve.grpc.plain import InferAsked, PlainReader, PlainWriter
+from modelyard.serve.holding import hold
 from modelyard.serve.lane import Call
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.options import Limits
 from modelyard.serve.plane import Account, Plane, Question, check_inputs, check_outputs
 from modelyard.serve.pool import Served
-from modelyard.serve.router import Endpoint
+from modelyard.serve.router import Endpoint, NotResident
 
 _LOG = logging.getLogger("modelyard.serve")
 _WAYS = 4_096
 
 Answered = Callable[[bytes | None, RequestError | None], None]
 """Hears the answer's bytes, or why there is none; never raises."""
+
+_Rest: TypeAlias = tuple[InferAsked, str, float, float, Answered, dict[str, str] | None]
+"""The arguments of a request that waits for its endpoint."""
 
 
 class _Way:
@@ -43,7 +49,14 @@ class Inference:
     """Asks the plane what a `ModelInferRequest` asks. `seen` hears each request's id, for its feedback."""
 
     def __init__(
-        self, plane: Plane, metrics: Metrics, clock: Clock, *, limits: Limits, seen: Callable[[str], None]
+        self,
+        plane: Plane,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        limits: Limits,
+        seen: Callable[[str], None],
+        arrivals: Arrivals | None = None,
     ) -> None:
         self._plane = plane
         self._router = plane.router
@@ -53,6 +66,24 @@ class Inference:
         self._seen = seen
         self._reader = PlainReader(elements=limits.elements, rows=limits.rows)
         self._ways: dict[str, _Way] = {}
+        self._arrivals = arrivals
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """Lets go of an endpoint that left memory."""
+        way = self._ways.get(endpoint.name)
+        if way is not None and way.endpoint is endpoint:
+            del self._ways[endpoint.name]
+
+    def hold(
+        self, missing: NotResident, seconds: float, again: Callable[[RequestError | None], None]
+    ) -> Call:
+        """Calls `again` once the endpoint is loaded, or with why it is not, in `seconds` at the latest.
+
+        Raises `RequestError` at once when it is no use to wait.
+        """
+        if self._arrivals is None:
+            raise missing
+        return hold(self._arrivals, self._plane, missing.name, self._monotonic() + seconds, again)
 
     def ask(
         self,
@@ -111,7 +142,11 @@ class Inference:
         facts: dict[str, str] | None,
     ) -> Call:
         """As `ask`, for requests that name outputs or a version, and where a policy chooses the release."""
-        endpoint = self._router.endpoint(asked.model)
+        try:
+            endpoint = self._router.endpoint(asked.model)
+        except NotResident as missing:
+            rest = (asked, identity, started, deadline, answered, facts)
+            return self.hold(missing, deadline - self._monotonic(), partial(self._again, rest))
         try:
             chosen = self._router.choose(endpoint, asked.key or identity, asked.version or None)
             served = chosen.answer
@@ -132,6 +167,18 @@ class Inference:
             raise
         self._seen(identity)
         return call
+
+    def _again(self, rest: _Rest, error: RequestError | None) -> None:
+        answered = rest[4]
+        try:
+            if error is not None:
+                raise error  # noqa: TRY301 - one handler for all refusals
+            self._choose(*rest)
+        except RequestError as refused:
+            answered(None, refused)
+        except Exception:  # a bug must cost one call, not the process.
+            _LOG.exception("a gRPC call failed in a way that was not foreseen")
+            answered(None, RequestError("the service failed; its log says why", status=500))
 
     def _way(self, asked: InferAsked) -> _Way | None:
         if asked.outputs or asked.version or not asked.raw:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from modelyard.core.errors import RequestError
+from modelyard.serve.describe import not_ready
 from modelyard.serve.grpc.codec import read_message
 from modelyard.serve.grpc.messages import METHODS, messages
 from modelyard.serve.health import Health
@@ -81,14 +82,11 @@ class InferenceService:
         return written
 
     def _model_ready(self, asked: Any) -> bool:
-        try:
-            endpoint = self._router.endpoint(asked.name)
-        except RequestError as error:
-            if error.status == 503:
-                return False
-            raise
+        # A question loads nothing, unless it is of a version: which there are stands in the releases.
         if asked.version:
-            self._router.version(endpoint, asked.version)
+            self._router.version(self._router.endpoint(asked.name), asked.version)
+        elif asked.name not in self._router.expected:
+            self._router.endpoint(asked.name)
         return self._health.endpoint_ready(asked.name)
 
     def _metadata(self, asked: Any) -> dict[str, Any]:
@@ -118,9 +116,9 @@ class InferenceService:
         for name, state in self._health.report()["endpoints"].items():
             versions = [release["version"] for release in state.get("releases", ())]
             listed += [{"name": name, "version": version, "state": "READY"} for version in versions]
-            if not state["ready"] and not ready:
-                why = state.get("refused", {}).get("why", "")
-                listed.append({"name": name, "state": "UNAVAILABLE" if why else "LOADING", "reason": why})
+            if state["state"] != "ready" and not ready:
+                where, why = not_ready(state)
+                listed.append({"name": name, "state": where, "reason": why})
         return listed
 
     async def _change(self, method: str, asked: Any) -> None:
