@@ -6,7 +6,7 @@ the plane, and sends what the dialect writes; refusals are the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol, TypeAlias
 
 from modelyard.core.spec import Tensors
@@ -62,7 +62,7 @@ class Dialect(Protocol):
     """One protocol. Called for requests whose path none of the service's own routes takes."""
 
     def route(
-        self, method: str, parts: list[str], headers: Headers, endpoints: Sequence[str]
+        self, method: str, parts: list[str], headers: Headers, endpoints: Collection[str]
     ) -> Ask | Tell | None:
         """What the request asks for, `None` when it is not this protocol's; raises `RequestError` when it
         is, and cannot be answered. `endpoints` are all names, those that are in memory first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from modelyard.serve.dialect import Ask, Dialect, Read, Tell
 from modelyard.serve.exchange import Headers
@@ -16,7 +16,7 @@ class Dialects:
         self._loaded: dict[str, Dialect] = {}
 
     def route(
-        self, method: str, parts: list[str], headers: Headers, endpoints: Sequence[str]
+        self, method: str, parts: list[str], headers: Headers, endpoints: Collection[str]
     ) -> Ask | Tell | None:
         """What the protocol of the path's first part says."""
         first = parts[1] if len(parts) > 1 else ""

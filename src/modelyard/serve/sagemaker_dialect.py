@@ -6,7 +6,7 @@ A service with one endpoint needs nothing more; with several, the header
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 from modelyard.core.errors import RequestError
@@ -105,7 +105,7 @@ class SageMaker:
     """The `Dialect`."""
 
     def route(
-        self, method: str, parts: list[str], headers: Headers, endpoints: Sequence[str]
+        self, method: str, parts: list[str], headers: Headers, endpoints: Collection[str]
     ) -> Ask | Tell | None:
         """The two paths of a container."""
         if len(parts) != 2 or parts[1] not in ("ping", "invocations"):
@@ -114,7 +114,7 @@ class SageMaker:
             _only(method, "GET", "HEAD")
             if not endpoints:
                 raise RequestError("no endpoint is loaded yet", status=503, retry_after=1.0)
-            return Tell(endpoints[0], None, lambda endpoint, served: Written(b""))
+            return Tell(next(iter(endpoints)), None, lambda endpoint, served: Written(b""))
         _only(method, "POST")
         return Ask(_target(headers, endpoints), None, speak_invocation)
 
@@ -192,12 +192,12 @@ def _tensors(
     return SpokenTensors(asked, identity, triton=triton)
 
 
-def _target(headers: Headers, endpoints: Sequence[str]) -> str:
+def _target(headers: Headers, endpoints: Collection[str]) -> str:
     named = headers(TARGET)
     if named is not None:
         return named.removeprefix("/").removesuffix(".tar.gz")
     if len(endpoints) == 1:
-        return endpoints[0]
+        return next(iter(endpoints))
     if not endpoints:
         raise RequestError("no endpoint is loaded yet", status=503, retry_after=1.0)
     raise RequestError("there are several endpoints, and none is named",

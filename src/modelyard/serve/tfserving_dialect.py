@@ -6,7 +6,7 @@ GET  /v1/models/{endpoint}[/versions/{v}][/metadata]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from modelyard.core.errors import RequestError
 from modelyard.core.names import did_you_mean
@@ -86,7 +86,7 @@ class TensorFlowServing:
     """The `Dialect`."""
 
     def route(
-        self, method: str, parts: list[str], headers: Headers, endpoints: Sequence[str]
+        self, method: str, parts: list[str], headers: Headers, endpoints: Collection[str]
     ) -> Ask | Tell | None:
         """Everything under `/v1/models/`."""
         if parts[:3] != ["", "v1", "models"]:

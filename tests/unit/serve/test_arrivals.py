@@ -41,9 +41,9 @@ class Scene:
         self.bench = bench
         self.router = Router(("e", "f"))
         self.loading = Loading()
-        self.arrivals = Arrivals(
-            self.router, self.loading, asyncio.get_running_loop(), SYSTEM_CLOCK, **({"seconds": 5.0} | options)
-        )  # fmt: skip
+        loop = asyncio.get_running_loop()
+        options = {"seconds": 5.0} | options
+        self.arrivals = Arrivals(self.router, self.loading, loop, SYSTEM_CLOCK, **options)
         self.heard: list[RequestError | None] = []
 
     def wait(self, seconds: float = 10.0, name: str = "e") -> None:
