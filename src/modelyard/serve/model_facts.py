@@ -32,7 +32,6 @@ def model_config(endpoint: str, served: Served, limits: Limits) -> dict[str, Any
     config: dict[str, Any] = {
         "name": endpoint,
         "platform": PLATFORM,
-        "backend": "onnxruntime",
         "max_batch_size": limits.rows,
         "input": [_tensor(spec) for spec in served.signature.inputs],
         "output": [_tensor(spec) for spec in served.signature.outputs],

@@ -143,6 +143,12 @@ def _endpoint(name: str, served: Described, limits: Limits, guarded: bool) -> di
         f"/v2/models/{name}/ready": get(
             "Readiness.", {"200": answer("Ready.", ready), "503": answer("Not ready.", {"type": "object"})},
             ("404",), guarded),
+        f"/v2/models/{name}/config": get(
+            "Configuration, as Triton describes it.", {"200": answer("Tensors of one item.", model)},
+            ("404", "503"), guarded),
+        f"/v2/models/{name}/stats": get(
+            "What became of its requests.", {"200": answer("Of each release.", fields_of(
+                {"model_stats": {"type": "array", "items": model}}))}, ("404", "503"), guarded),
         f"/v2/models/{name}/infer": post(
             "The Open Inference Protocol.", {"200": infer_answer}, ASKING, guarded,
             {"parameters": [length, timeout()], "requestBody": infer_body}),

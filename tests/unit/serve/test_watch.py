@@ -121,6 +121,9 @@ def test_spans_through_the_sdk() -> None:
     assert f"{found.context.trace_id:032x}" == span.trace.trace_id == PARENT[3:35]
     assert f"{found.parent.span_id:016x}" == PARENT[36:52] and not found.status.is_ok
     assert found.attributes["http.response.status_code"] == 500
+    exporter.begin("gRPC", "/inference.GRPCInferenceService/ModelInfer", None).end(200, {})
+    called = kept.get_finished_spans()[1].attributes
+    assert (called["rpc.system"], called["rpc.method"]) == ("grpc", "ModelInfer")
     exporter.close()
 
 
@@ -128,5 +131,5 @@ def test_routes_hold_no_names() -> None:
     for path in ("/v2/models/secret", "/v2/models/secret/infer", "/v2/models/secret/versions/9/ready",
                  "/secret", "/predict/secret", "/feedback/secret", "/v2/repository/models/secret/load",
                  "/v1/models/secret:predict", "/v2/models/a/secret", "/v2/models/a/versions/1/secret",
-                 "/" * 5_000):  # fmt: skip
+                 "/inference.GRPCInferenceService/secret", "/" * 5_000):  # fmt: skip
         assert "secret" not in route_of(path) and len(route_of(path)) < 60

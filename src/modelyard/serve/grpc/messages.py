@@ -43,7 +43,7 @@ _MESSAGES = {
     "ModelOutput": "name string 1, data_type int32 2, dims *int64 3",
     "DynamicBatching": "",
     "ModelConfig": "name string 1, platform string 2, max_batch_size int32 4, input *ModelInput 5, "
-    "output *ModelOutput 6, dynamic_batching DynamicBatching 11, backend string 17",
+    "output *ModelOutput 6, dynamic_batching DynamicBatching 11",
     "ModelConfigResponse": "config ModelConfig 1",
     "StatisticDuration": "count uint64 1, ns uint64 2",
     "InferStatistics": "success StatisticDuration 1, fail StatisticDuration 2, "
