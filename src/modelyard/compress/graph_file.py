@@ -84,7 +84,7 @@ def drop_dead(graph: Any) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             alive.append(node)
-            needed |= _read_by(node)
+            needed |= set(reads(node))
     constants = [item for item in graph.initializer if item.name in needed]
     del graph.node[:]
     graph.node.extend(reversed(alive))
@@ -92,15 +92,15 @@ def drop_dead(graph: Any) -> None:
     graph.initializer.extend(constants)
 
 
-def _read_by(node: Any) -> set[str]:
-    """Every name that a node reads, those that its inner graphs take from outside included."""
-    names = set(node.input)
+def reads(node: Any) -> Iterator[str]:
+    """Every name that a node reads, as often as it does, those that its inner graphs may take from outside
+    included."""
+    yield from node.input
     for attribute in node.attribute:
         for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            names |= {item.name for item in graph.output}
+            yield from (item.name for item in graph.output)
             for inner in graph.node:
-                names |= _read_by(inner)
-    return names
+                yield from reads(inner)
 
 
 def prepared(proto: Any) -> Any:

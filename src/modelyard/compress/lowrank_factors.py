@@ -27,31 +27,33 @@ def rank_for(singular: Array, energy: float) -> int:
     return min(int(np.searchsorted(kept, energy - 1e-12)) + 1, len(singular))
 
 
-def svd_factors(matrix: Array, energy: float) -> tuple[Array, Array]:
+def svd_factors(matrix: Array, energy: float, rank: int = 0) -> tuple[Array, Array]:
     """`[in, r]` and `[r, out]` float32 whose product is the best approximation of `[in, out]` of its rank.
 
-    The singular values are shared evenly between both, so that neither has an extreme range.
+    r is `rank`, or the least that keeps `energy` where that is 0. The singular values are shared evenly
+    between both, so that neither has an extreme range.
     """
     left, singular, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
-    rank = rank_for(singular, energy)
+    rank = min(rank, len(singular)) or rank_for(singular, energy)
     root = np.sqrt(singular[:rank])
     return (left[:, :rank] * root).astype(np.float32), (root[:, None] * right[:rank]).astype(np.float32)
 
 
-def tucker2(kernel: Array, energy: float, *, rounds: int = 10) -> tuple[Array, Array, Array]:
+def tucker2(kernel: Array, energy: float, *, rank: int = 0, rounds: int = 10) -> tuple[Array, Array, Array]:
     """Factors of a kernel `[out, in, *k]` along both channel modes: `[out, ro]`, `[ro, ri, *k]`, `[ri, in]`.
 
-    Ranks by energy of each mode's unfolding; started by the truncated HOSVD and improved by `rounds` of
-    higher-order orthogonal iteration (De Lathauwer et al. 2000; for convolutions Kim et al. 2016,
-    arXiv:1511.06530). The relative squared error is at most twice `1 - energy` (the HOSVD's bound).
+    Ranks by energy of each mode's unfolding, or `rank` where that is not 0; started by the truncated HOSVD
+    and improved by `rounds` of higher-order orthogonal iteration (De Lathauwer et al. 2000; for convolutions
+    Kim et al. 2016, arXiv:1511.06530). By energy, the relative squared error is at most twice `1 - energy`
+    (the HOSVD's bound).
     """
     values = kernel.astype(np.float64)
     out, wide = values.shape[:2]
     columns = values.reshape(out, wide, -1)
     left, singular, _ = np.linalg.svd(columns.reshape(out, -1), full_matrices=False)
-    ro = rank_for(singular, energy)
+    ro = min(rank, len(singular)) or rank_for(singular, energy)
     right, singular, _ = np.linalg.svd(columns.transpose(1, 0, 2).reshape(wide, -1), full_matrices=False)
-    ri = rank_for(singular, energy)
+    ri = min(rank, len(singular)) or rank_for(singular, energy)
     outer, inner = left[:, :ro], right[:, :ri]
     for _ in range(rounds):
         half = np.einsum("oik,ir->ork", columns, inner).reshape(out, -1)

@@ -23,7 +23,7 @@ from modelyard.core.spec import Tensors
 if TYPE_CHECKING:
     from modelyard.model.model import Model
 
-FORMAT = 1
+FORMAT = 2
 """The version of a plan's digest; raised when the same text comes to mean something else."""
 
 _STEP = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9:_-]*)\s*(?:\((.*)\))?\s*\Z", re.DOTALL)

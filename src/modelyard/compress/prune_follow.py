@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelyard.compress.passes.layers import Array, Layer, array_of, attribute, layers
+from modelyard.compress.passes.layers import Array, Layer, array_of, attribute, known_shapes, layers
 from modelyard.compress.prune_dims import Axis, Dims
 
 _UNARY = frozenset(
@@ -64,7 +64,7 @@ class Follower:
     def walk(self) -> None:
         """Walks the whole graph once, in order."""
         self.constants = {item.name: array_of(item) for item in self.proto.graph.initializer}
-        self.shapes = _shapes(self.proto)
+        self.shapes = known_shapes(self.proto)
         self.found = {layer.name: layer for layer in layers(self.proto)[0]}
         for node in self.proto.graph.node:
             self._step(node)
@@ -326,22 +326,6 @@ class Follower:
 
 def _at(held: Axis | None, axis: int) -> Axis | None:
     return held if held is not None and held.axis == axis else None
-
-
-def _shapes(proto: Any) -> dict[str, list[int | None]]:
-    import onnx
-
-    try:
-        found = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
-    except onnx.shape_inference.InferenceError:
-        found = proto.graph
-    return {
-        item.name: [
-            dim.dim_value if dim.HasField("dim_value") else None for dim in item.type.tensor_type.shape.dim
-        ]
-        for item in (*found.input, *found.value_info, *found.output)
-        if item.type.HasField("tensor_type") and item.type.tensor_type.HasField("shape")
-    }
 
 
 def _inner_reads(node: Any) -> set[str]:

@@ -25,11 +25,11 @@ def sparse_masks(
 
 
 def magnitude_masks(
-    weights: Mapping[str, torch.nn.Parameter], sparsity: float, together: bool
+    weights: Mapping[str, torch.nn.Parameter], sparsity: float, scope: str
 ) -> dict[torch.nn.Parameter, torch.Tensor]:
-    """True for the weights that stay at this sparsity, by magnitude, in each or over all (`prune_mask`)."""
+    """True for the weights that stay at this sparsity, spread over the layers as `fractions` says."""
     values = [weight.detach().numpy() for weight in weights.values()]
-    shares = fractions(values, sparsity, together)
+    shares = fractions(values, sparsity, scope)
     return {
         weight: torch.from_numpy(smallest(array, part))
         for weight, array, part in zip(weights.values(), values, shares, strict=True)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
+SCOPES = ("lamp", "global", "layer")
 
 
 def smallest(values: Array, part: float) -> Mask:
@@ -27,24 +28,44 @@ def smallest(values: Array, part: float) -> Mask:
     return mask.reshape(values.shape)
 
 
-def fractions(matrices: Sequence[Array], part: float, together: bool) -> list[float]:
-    """What part of each matrix goes: the same of each, or by one threshold on magnitude over RMS.
+def fractions(matrices: Sequence[Array], part: float, scope: str) -> list[float]:
+    """What part of each matrix goes so that `part` of all values goes.
 
-    Together, no matrix loses more than 98 % or keeps fewer than one value: an emptied layer cuts the network.
+    "layer" takes the same of each; "global" all that lie below one magnitude; "lamp" all that lie below one
+    score of `lamp_scores`. A global threshold may empty a layer whose weights are small and cut the network
+    (Tanaka et al. 2020, arXiv:2006.05467, call it layer collapse), so no matrix loses more than 98 %, or more
+    than `part` where that is above, or its last value; a little less than `part` may go then.
     """
-    if not together or len(matrices) < 2:
+    if scope == "layer" or len(matrices) < 2:
         return [part] * len(matrices)
-    scaled = [
-        np.abs(matrix) / (np.sqrt(np.mean(np.square(matrix, dtype=np.float64))) or 1.0) for matrix in matrices
-    ]
-    every = np.concatenate([values.ravel() for values in scaled])
+    scores = [np.abs(matrix) if scope == "global" else lamp_scores(matrix) for matrix in matrices]
+    every = np.concatenate([values.ravel() for values in scores])
     count = round(part * every.size)
     if count == 0:
         return [0.0] * len(matrices)
     threshold = np.partition(every, count - 1)[count - 1]
-    found = [float((values <= threshold).mean()) for values in scaled]
+    found = [float((values <= threshold).mean()) for values in scores]
     most = max(0.98, part)
     return [min(value, most, 1 - 1 / matrix.size) for value, matrix in zip(found, matrices, strict=True)]
+
+
+def lamp_scores(matrix: Array) -> Array:
+    """Each weight's share of its layer's energy once all smaller ones are gone, in the matrix's shape.
+
+    w^2 over the sum of the squares that are at least as large: what removing it costs the layer, relative to
+    what is left (LAMP, Lee et al. 2021, arXiv:2010.07611). The largest scores 1, so no layer is emptied; a
+    layer's scale does not count.
+
+    >>> lamp_scores(np.array([[1.0, -2.0], [2.0, 4.0]])).round(2).tolist()
+    [[0.04, 0.17], [0.2, 1.0]]
+    """
+    squares = np.square(matrix.ravel().astype(np.float64))
+    order = np.argsort(squares, kind="stable")
+    rising = squares[order]
+    above = np.cumsum(rising[::-1])[::-1]
+    scores = np.empty_like(squares)
+    scores[order] = np.divide(rising, above, out=np.zeros_like(rising), where=above > 0)
+    return scores.reshape(matrix.shape)
 
 
 def n_of_m(matrix: Array, kept: int, of: int) -> Mask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from modelyard.compress.inspect.facts import graph_facts
+from modelyard.compress.lowrank_cp import Cp, cp, cp_within, full_rank, least_rank
 from modelyard.compress.lowrank_factors import rank_for, separable, svd_factors, tucker2
 from modelyard.compress.passes.low_rank import LowRank
 from modelyard.core.errors import CompressError
@@ -144,3 +147,124 @@ def test_sequences_go_through_too(nets: Any) -> None:
 def test_a_layer_that_is_not_worth_it_stays(tiny: Case) -> None:
     with pytest.raises(CompressError, match=r"does not apply.*would be left"):
         LowRank(0.9999).apply(tiny.model, tiny.calibration)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rank"),
+    [((16, 12, 3, 3), 4), ((24, 24, 5, 5), 8), ((12, 10, 3, 3, 3), 5), ((5, 4, 3), 1), ((3, 40, 7), 2)],
+)
+def test_a_kernel_of_low_rank_is_found_again(shape: tuple[int, ...], rank: int) -> None:
+    rng = np.random.default_rng(0)
+    kernel = Cp(tuple(rng.normal(size=(size, rank)) for size in shape), 0.0).tensor
+    found = cp(kernel.astype(np.float32), rank)
+    assert found.rank == rank
+    assert np.abs(found.tensor - kernel).max() <= 1e-4 * np.abs(kernel).max()
+    assert least_rank(kernel, 0.999999) <= rank
+    assert cp_within([kernel], 0.999, 30)[0].rank <= rank
+
+
+@given(st.lists(st.integers(1, 6), min_size=3, max_size=4), st.integers(1, 12), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_cp_says_its_error_keeps_its_factors_even_and_is_exact_at_full_rank(
+    shape: list[int], rank: int, seed: int
+) -> None:
+    kernel = np.random.default_rng(seed).normal(size=shape)
+    whole = float(np.square(kernel).sum())
+    found = cp(kernel, rank, sweeps=20, seed=seed)
+    error = float(np.square(found.tensor - kernel).sum()) / whole
+    assert error == pytest.approx(found.error, abs=1e-6)
+    assert error <= 1 + 1e-6
+    norms = np.array([np.linalg.norm(factor, axis=0) for factor in found.factors])
+    np.testing.assert_allclose(norms, norms[:1].repeat(len(norms), axis=0), rtol=1e-3, atol=1e-6)
+    exact = cp(kernel, full_rank(shape))
+    np.testing.assert_allclose(exact.tensor, kernel, atol=1e-5 * np.sqrt(whole))
+
+
+def test_nearly_parallel_components_do_not_blow_up() -> None:
+    """a b c + a b' c + ... of border rank: the best fit of rank 2 does not exist, factors would run away."""
+    one, two = np.eye(4)[:, 0], np.eye(4)[:, 1]
+    terms = ((one, one, two), (one, two, one), (two, one, one))
+    kernel = sum(np.einsum("i,j,k->ijk", *term) for term in terms)
+    found = cp(np.asarray(kernel), 2, sweeps=500)
+    assert all(np.isfinite(factor).all() and np.abs(factor).max() < 10 for factor in found.factors)
+    assert found.error < 0.2
+
+
+def full(nets: Any, kernel: Array, shape: list[int], **attributes: Any) -> tuple[Model, dict[str, Array]]:
+    """One convolution with a bias, and a mean over what it answers."""
+    rng = np.random.default_rng(5)
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], **attributes),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalMaxPool", ["r"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"], axis=1),
+        helper.make_node("Softmax", ["f"], ["probabilities"], axis=1),
+    ]
+    constants = {"w": kernel, "b": rng.normal(size=10).astype(np.float32)}
+    data = nets.graph_bytes(nodes, constants, [nets.tensor_input("x", shape)])
+    rows = {"x": rng.normal(size=(20, *[size or 9 for size in shape])).astype(np.float32)}
+    return read_model(data, task="classification", labels=nets.labels), rows
+
+
+WINDOWS: list[tuple[tuple[int, ...], list[int], dict[str, Any]]] = [
+    ((10, 8, 5, 5), [8, 9, 8], {"pads": [2, 1, 0, 2], "strides": [2, 1]}),
+    ((10, 8, 3, 5), [8, 12, 11], {"dilations": [2, 2], "strides": [1, 3]}),
+    ((10, 8, 5, 5), [8, 9, 8], {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    ((10, 8, 5, 5), [8, 9, 8], {"auto_pad": "SAME_LOWER"}),
+    ((10, 8, 5, 5), [8, 9, 8], {"auto_pad": "VALID"}),
+    ((10, 8, 1, 7), [8, 6, 12], {"strides": [2, 2], "pads": [1, 3, 1, 3]}),
+    ((10, 6, 7, 7), [12, 9, 9], {"group": 2, "pads": [3, 3, 3, 3]}),
+    ((10, 8, 9), [8, 30], {"strides": [2], "pads": [4, 3]}),
+    ((10, 6, 3, 3, 3), [6, 5, 6, 7], {"pads": [1, 1, 1, 0, 1, 2], "strides": [1, 2, 1]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kernel", "shape", "attributes"), WINDOWS)
+@pytest.mark.parametrize("method", ["cp", "tucker"])
+def test_chains_move_over_pictures_as_the_convolution_does(
+    nets: Any, kernel: tuple[int, ...], shape: list[int], attributes: dict[str, Any], method: str
+) -> None:
+    rng = np.random.default_rng(7)
+    groups = attributes.get("group", 1)
+    parts = [
+        Cp(tuple(rng.normal(size=(size, 2)) for size in (kernel[0] // groups, *kernel[1:])), 0.0).tensor
+        for _ in range(groups)
+    ]
+    values = (np.concatenate(parts) / 10).astype(np.float32)
+    model, rows = full(nets, values, shape, **attributes)
+    step = LowRank(method=method, rank=2, gain=1.0)
+    if method == "tucker" and groups > 1:
+        with pytest.raises(CompressError, match="it has groups"):
+            step.apply(model, rows)
+        return
+    found = step.apply(model, rows)
+    was, now = (predict(OnnxRuntime().load(item), rows) for item in (model, found.model))
+    np.testing.assert_allclose(was, now, atol=2e-4)
+    counted = [graph_facts(item).macs for item in (model, found.model)]
+    assert counted[1] < counted[0]
+    told = re.search(r"([\d.]+) % (?:of its multiplications )?left", found.notes[1])
+    assert told is not None
+    assert float(told[1]) == pytest.approx(100 * counted[1] / counted[0], rel=0.02)
+
+
+def test_cp_at_a_rank_that_is_not_exact_still_answers_closely(nets: Any, pictures: Case) -> None:
+    rng = np.random.default_rng(0)
+    model, rows = full(nets, 0.3 * low(rng, 10, 12, 5, 5, rank=3), [12, 10, 10], pads=[2, 2, 2, 2])
+    loose, close = (LowRank(energy, method="cp").apply(model, rows) for energy in (0.7, 0.99))
+    was, far, near = (predict(OnnxRuntime().load(item), rows) for item in (model, loose.model, close.model))
+    assert np.abs(near - was).max() < np.abs(far - was).max()
+    assert np.abs(near - was).max() < 0.1
+    again = LowRank(0.99, method="cp").apply(model, rows)
+    assert again.model.digest == close.model.digest
+
+
+@pytest.mark.parametrize("method", ["cp", "tucker"])
+def test_what_would_multiply_more_stays(nets: Any, method: str) -> None:
+    """A stride of 3 makes the convolution cheap, and the pointwise one in front of it dear."""
+    values = low(np.random.default_rng(0), 10, 40, 3, 3, rank=8)
+    model, rows = full(nets, values, [40, 12, 12], strides=[3, 3])
+    with pytest.raises(CompressError, match=r"does not apply.*(multiplications would be left|no rank up to)"):
+        LowRank(0.99, method=method).apply(model, rows)
+    model, rows = full(nets, values, [40, None, None], strides=[1, 1])  # type: ignore[list-item]
+    with pytest.raises(CompressError, match="the size of its picture is not known"):
+        LowRank(0.99, method=method).apply(model, rows)

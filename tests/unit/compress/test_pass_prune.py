@@ -17,7 +17,7 @@ from modelyard.compress.passes.proof import same_answers
 from modelyard.compress.passes.prune import MagnitudePrune
 from modelyard.compress.passes.prune_structured import StructuredPrune
 from modelyard.compress.prune_dims import Axis, Dims
-from modelyard.compress.prune_mask import cubic, fractions, n_of_m, smallest
+from modelyard.compress.prune_mask import SCOPES, cubic, fractions, lamp_scores, n_of_m, smallest
 from modelyard.core.errors import CompressError
 from modelyard.core.spec import Tensors
 from modelyard.model.model import Model
@@ -67,9 +67,60 @@ def test_n_of_every_m_stay_and_they_are_the_largest(matrix: Array, kept: int, mo
 
 def test_one_threshold_spares_the_small_layer_that_matters() -> None:
     rng = np.random.default_rng(0)
-    shares = fractions([rng.normal(size=(50, 50)) * 1e-3, rng.normal(size=(50, 50))], 0.5, True)
+    shares = fractions([rng.normal(size=(50, 50)) * 1e-3, rng.normal(size=(50, 50))], 0.5, "lamp")
     assert shares == pytest.approx([0.5, 0.5], abs=0.03)
-    assert max(fractions([np.full((4, 4), 1e-9), rng.normal(size=(4, 4))], 0.9, True)) <= 1 - 1 / 16
+    assert max(fractions([np.full((4, 4), 1e-9), rng.normal(size=(4, 4))], 0.9, "global")) <= 1 - 1 / 16
+
+
+@given(
+    st.lists(st.tuples(st.integers(2, 30), st.integers(2, 30)), min_size=2, max_size=4),
+    st.floats(0.05, 0.95),
+    st.sampled_from(SCOPES),
+    st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_scope_gives_up_the_share_that_is_asked_for(
+    shapes: list[tuple[int, int]], part: float, scope: str, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    matrices = [rng.normal(size=shape) * rng.uniform(0.5, 2) for shape in shapes]
+    shares = fractions(matrices, part, scope)
+    sizes = np.array([matrix.size for matrix in matrices])
+    gone = np.round(np.array(shares) * sizes)
+    assert (gone < sizes).all()
+    kept = sizes.sum() - gone.sum()
+    # What the guard of each layer keeps may come on top.
+    spared = sum(max(1.0, 0.02 * size) for size in sizes)
+    assert (1 - part) * sizes.sum() - 2 <= kept <= (1 - part) * sizes.sum() + 2 + spared
+    masks = [smallest(matrix, share) for matrix, share in zip(matrices, shares, strict=True)]
+    free = [
+        place for place, share in enumerate(shares) if 0 < share < 0.97 and sizes[place] * (1 - share) > 2
+    ]
+    if scope == "global" and len(free) > 1:
+        highest = max(np.abs(matrices[place][~masks[place]]).max() for place in free)
+        assert highest <= min(np.abs(matrices[place][masks[place]]).min() for place in free) + 1e-12
+    if scope == "lamp":
+        scaled = fractions([matrix * 10.0**place for place, matrix in enumerate(matrices)], part, scope)
+        assert scaled == pytest.approx(shares, abs=1e-9)
+
+
+def test_lamp_scores_are_the_papers_formula() -> None:
+    values = np.random.default_rng(0).normal(size=(5, 7))
+    squares = np.square(values)
+    plain = np.array([value / squares[squares >= value].sum() for value in squares.ravel()]).reshape(5, 7)
+    np.testing.assert_allclose(lamp_scores(values), plain, rtol=1e-12)
+    assert lamp_scores(np.zeros((2, 3))).tolist() == [[0.0] * 3] * 2
+
+
+def test_a_small_first_layer_is_spared_by_all_but_the_same_share_of_each() -> None:
+    """Weights as training leaves them: within 1 over the root of the inputs, so few large ones come first."""
+    rng = np.random.default_rng(1)
+    sizes = ((9, 16), (1568, 128), (128, 10))
+    matrices = [rng.uniform(-1, 1, size=size) / np.sqrt(size[0]) for size in sizes]
+    lost = {scope: fractions(matrices, 0.8, scope) for scope in SCOPES}
+    assert lost["layer"] == [0.8, 0.8, 0.8]
+    for scope in ("lamp", "global"):
+        assert lost[scope][0] < 0.3 and lost[scope][2] < 0.6 and lost[scope][1] > 0.8
 
 
 def test_the_cubic_starts_and_ends_where_it_should() -> None:
@@ -78,7 +129,7 @@ def test_the_cubic_starts_and_ends_where_it_should() -> None:
     assert all(np.diff(values) >= 0) and all(np.diff(values, 2) <= 1e-9)
 
 
-@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("scope", SCOPES)
 def test_half_of_all_weights_become_zero_and_shapes_stay(wide: Case, scope: str) -> None:
     found = MagnitudePrune(0.5, scope=scope).apply(wide.model, wide.calibration)
     before, after = weights(wide.model), weights(found.model)

@@ -74,7 +74,8 @@ def editable(model: Model) -> Any:
 def layers(proto: Any) -> tuple[list[Layer], list[str]]:
     """The layers in order, and a word about each weighted node that is left alone."""
     constants = {item.name: item for item in proto.graph.initializer}
-    uses = Counter(name for node in proto.graph.node for name in node.input)
+    uses = Counter(name for node in proto.graph.node for name in gf.reads(node))
+    uses.update(item.name for item in proto.graph.output)
     found: list[Layer] = []
     left: list[str] = []
     for node in proto.graph.node:
@@ -87,6 +88,23 @@ def layers(proto: Any) -> tuple[list[Layer], list[str]]:
         bias = node.input[2] if len(node.input) > 2 and node.input[2] in constants else ""
         found.append(Layer(node, node.input[1], bias, array_of(constants[node.input[1]])))
     return found, left
+
+
+def known_shapes(proto: Any) -> dict[str, list[int | None]]:
+    """The shape of every tensor that inference knows; `None` for a size that it does not."""
+    import onnx
+
+    try:
+        found = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    except onnx.shape_inference.InferenceError:
+        found = proto.graph
+    return {
+        item.name: [
+            dim.dim_value if dim.HasField("dim_value") else None for dim in item.type.tensor_type.shape.dim
+        ]
+        for item in (*found.input, *found.value_info, *found.output)
+        if item.type.HasField("tensor_type") and item.type.tensor_type.HasField("shape")
+    }
 
 
 def _why_not(node: Any, constants: dict[str, Any], uses: Counter[str]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from modelyard.compress.pass_protocol import Compressed
 from modelyard.compress.passes.layers import done, editable, put, share, some_layers
 from modelyard.compress.plan_option import check_options, option, spelled
-from modelyard.compress.prune_mask import fractions, n_of_m, smallest
+from modelyard.compress.prune_mask import SCOPES, fractions, n_of_m, smallest
 from modelyard.core.errors import CompressError
 from modelyard.core.spec import Tensors
 
@@ -26,15 +26,16 @@ class MagnitudePrune:
     """Sets the weights of least magnitude to zero, in place (Han et al. 2015, arXiv:1506.02626).
 
     `pattern` is "free" (any weight, `sparsity` of them) or "N:M", which keeps N of every M weights that lie
-    in a row along a layer's inputs (Mishra et al. 2021, arXiv:2104.08378). With `scope="global"` all layers
-    share one threshold, each scaled by its root mean square so that none is emptied for being small; with
-    "layer" each loses the same share. The graph keeps its shapes: a dense runtime is not faster and the
-    plain file not smaller, the stored file (`sharing_file.pack`) is.
+    in a row along a layer's inputs (Mishra et al. 2021, arXiv:2104.08378). `scope` says what each layer
+    loses: "lamp" shares it out by what it costs a layer (`prune_mask.lamp_scores`), "global" by one
+    threshold on magnitudes, "layer" gives each the same share, which ruins small first layers early
+    (`benchmarks/compress/curves.py` draws all three). The graph keeps its shapes: a dense runtime is not
+    faster and the plain file not smaller, the stored file (`sharing_file.pack`) is.
     """
 
     sparsity: float = option(0.5, "the share of weights that become zero", low=0.01, high=0.999)
     pattern: str = option("free", '"free", or "N:M"')
-    scope: str = option("global", "one threshold, or a share a layer", choices=("global", "layer"))
+    scope: str = option("lamp", "how the share is spread over the layers", choices=SCOPES)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -51,7 +52,7 @@ class MagnitudePrune:
         found, left = some_layers(proto)
         matrices = [layer.matrix() for layer in found]
         if self.pattern == "free":
-            shares = fractions(matrices, self.sparsity, self.scope == "global")
+            shares = fractions(matrices, self.sparsity, self.scope)
             masks = [smallest(matrix, part) for matrix, part in zip(matrices, shares, strict=True)]
         else:
             kept, of = self._counts()

@@ -10,7 +10,7 @@ from modelyard.compress.pass_protocol import Compressed
 from modelyard.compress.passes.layers import array_of, done, share
 from modelyard.compress.plan_option import check_options, option, spelled
 from modelyard.compress.plan_trainable import Trainable
-from modelyard.compress.prune_mask import cubic
+from modelyard.compress.prune_mask import SCOPES, cubic
 from modelyard.core.errors import CompressError
 from modelyard.core.spec import Tensors
 
@@ -33,7 +33,7 @@ class GradualPrune:
     epochs: int = option(2, "passes over the training rows after each round", low=1, high=1000)
     rate: float = option(1e-3, "the largest learning rate of a round", low=1e-7, high=1.0)
     batch: int = option(64, "rows a step", low=1, high=65536)
-    scope: str = option("global", "one threshold, or a share a layer", choices=("global", "layer"))
+    scope: str = option("lamp", "how the share is spread over the layers", choices=SCOPES)
     rewind: bool = option(False, "go back to the first weights after each round")
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class GradualPrune:
         masks: dict[torch.nn.Parameter, torch.Tensor] = {}
         for number in range(1, self.rounds + 1):
             part = cubic(0.0, self.sparsity, number, self.rounds)
-            masks = magnitude_masks(layers, part, self.scope == "global")
+            masks = magnitude_masks(layers, part, self.scope)
             with torch.no_grad():
                 for name, weight in module.named().items() if self.rewind else ():
                     weight.copy_(torch.from_numpy(first[name]))
