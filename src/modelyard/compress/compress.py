@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from modelyard.compress.catalogue import PASSES
 from modelyard.compress.gate import Goal, Held, Judgement, judge, refusal
 from modelyard.compress.pass_protocol import Pass
+from modelyard.compress.plan_order import require_order
 from modelyard.core.errors import ModelError, ModelyardError
 from modelyard.core.progress import Progress, quiet
 from modelyard.core.spec import Tensors
@@ -68,7 +69,8 @@ def compress(
     every candidate, and the model itself, is also judged on those ("NAME@ENGINE"). The best is the one whose
     speed-up is surest (its interval's lower end), or the smallest with `goal="size"`. A pass that raises, or
     does not apply, is a refusal that says so. `budget` is the seconds of timing in all. The model given is
-    not changed. Raises `ModelyardError` for a pass that is not known, `MissingExtra` for an engine that is
+    not changed. Raises `ModelyardError` for a pass that is not known or follows one that it
+    would undo, `MissingExtra` for an engine that is
     not installed, otherwise as `judge` does.
     """
     candidates = [chain for name in passes for chain in _chains(name, trainable)]
@@ -177,6 +179,8 @@ def _chains(name: str, trainable: Trainable | None) -> list[tuple[Pass, ...]]:
     for part in parts:
         alternatives = PASSES.get(part)
         chains = [(*chain, step) for chain in chains for step in alternatives]
+    for chain in chains:
+        require_order([(step.name, step) for step in chain])
     return chains
 
 

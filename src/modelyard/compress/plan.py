@@ -13,6 +13,7 @@ import tomlkit
 
 from modelyard.compress.pass_protocol import Compressed, Pass
 from modelyard.compress.plan_option import Value
+from modelyard.compress.plan_order import require_order
 from modelyard.compress.plan_steps import KINDS, kind_of, step_of
 from modelyard.compress.plan_trainable import Bound, Trainable, TrainedPass
 from modelyard.core.digest import Digest, digest_json
@@ -58,8 +59,9 @@ class Step:
 class Plan:
     """Passes to be applied one after the other; made by `parse`, `of_tables` or `from_toml`.
 
-    Two plans are equal, and have the same digest, when their steps and all their options are, however they
-    were written.
+    An order in which a later pass is known to undo an earlier one is refused, with the reason
+    (`plan_order.py`). Two plans are equal, and have the same digest, when their steps and all their options
+    are, however they were written.
     """
 
     steps: tuple[Step, ...]
@@ -67,20 +69,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.steps:
             raise CompressError("the plan is empty", rule="one pass or more, joined by >")
-        quantized = ""
-        for step in self.steps:
-            kind = KINDS.get(step.kind)
-            if quantized and kind is not None and not kind.quantizes and step.kind != "graph":
-                raise CompressError(
-                    f"{step.kind} cannot follow {quantized}", rule="quantization comes last",
-                    fix=f"put {step.kind} before {quantized}",
-                )  # fmt: skip
-            if kind is not None and kind.quantizes:
-                if quantized and kind.trains:
-                    raise CompressError(
-                        f"{step.kind} cannot follow {quantized}", rule="one trained quantization"
-                    )
-                quantized = step.kind
+        require_order([(step.kind, step.run) for step in self.steps])
 
     @property
     def text(self) -> str:

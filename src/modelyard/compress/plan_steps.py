@@ -15,6 +15,7 @@ from modelyard.compress.passes.int4_weights import Int4Weights
 from modelyard.compress.passes.int8_dynamic import DynamicInt8
 from modelyard.compress.passes.int8_static import StaticInt8
 from modelyard.compress.passes.low_rank import LowRank
+from modelyard.compress.passes.low_rank_gated import GatedLowRank
 from modelyard.compress.passes.prune import MagnitudePrune
 from modelyard.compress.passes.prune_gradual import GradualPrune
 from modelyard.compress.passes.prune_structured import StructuredPrune
@@ -50,6 +51,7 @@ KINDS: Mapping[str, Kind] = {
     "prune-units": Kind(StructuredPrune),
     "prune-gradually": Kind(GradualPrune, trains=True),
     "low-rank": Kind(LowRank),
+    "low-rank:gated": Kind(GatedLowRank, trains=True),
     "separable": Kind(Separable, trains=True),
     "share": Kind(WeightSharing),
     "tune": Kind(FineTune, trains=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any, TypeAlias
 
@@ -16,11 +17,15 @@ from modelyard.compress.inspect.facts import graph_facts
 from modelyard.compress.lowrank_cp import Cp, cp, cp_within, full_rank, least_rank
 from modelyard.compress.lowrank_factors import rank_for, separable, svd_factors, tucker2
 from modelyard.compress.passes.low_rank import LowRank
+from modelyard.compress.plan import parse, run_plan
+from modelyard.compress.plan_trainable import Trainable
 from modelyard.core.errors import CompressError
+from modelyard.measure.compare import non_inferior
 from modelyard.model.model import Model
 from modelyard.model.onnx_runtime import OnnxRuntime
 from modelyard.model.predict import predict
 from modelyard.model.reader import read_model
+from modelyard.train.dataset import Dataset
 
 Case: TypeAlias = Any
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -268,3 +273,53 @@ def test_what_would_multiply_more_stays(nets: Any, method: str) -> None:
     model, rows = full(nets, values, [40, None, None], strides=[1, 1])  # type: ignore[list-item]
     with pytest.raises(CompressError, match="the size of its picture is not known"):
         LowRank(0.99, method=method).apply(model, rows)
+
+
+def judged(case: Case, rows: slice) -> Trainable:
+    data = Dataset(
+        "classification", case.model.labels, case.calibration, np.arange(200) % 10,
+        {"x": case.held.tensors["x"][rows]}, case.held.targets[rows],
+    )  # fmt: skip
+    return Trainable(None, {}, data)
+
+
+def fading(case: Case, weight: str) -> Case:
+    """The network with a layer whose singular values fall by a tenth from one to the next."""
+    proto = onnx.ModelProto.FromString(case.model.onnx)
+    item = next(item for item in proto.graph.initializer if item.name == weight)
+    left, singular, right = np.linalg.svd(onnx.numpy_helper.to_array(item), full_matrices=False)
+    values = (left * (singular * 0.9 ** np.arange(len(singular)))) @ right
+    item.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), weight))
+    model = read_model(proto.SerializeToString(), task="classification", labels=case.model.labels)
+    return dataclasses.replace(case, model=model)
+
+
+def test_the_least_rank_that_keeps_quality_is_found(nets: Any) -> None:
+    case = fading(nets.mlp(96, 96), "w1")
+    rows = case.held.tensors
+    # What the network says counts as the truth, so that there is quality to lose.
+    said = predict(OnnxRuntime().load(case.model), rows).argmax(axis=1)
+    case = dataclasses.replace(case, held=dataclasses.replace(case.held, targets=said))
+    trainable, sizes = judged(case, slice(None)), []
+    for margin in (0.3, 0.05):
+        plan = parse(f"low-rank:gated({margin}, tries=6)")
+        found = run_plan(plan, case.model, case.calibration, trainable=trainable)
+        was, now = (predict(OnnxRuntime().load(item), rows) for item in (case.model, found.model))
+        assert non_inferior("accuracy", said, was, now, margin).passed
+        sizes.append(found.model.size)
+        tried = {
+            float(energy): why for energy, why in re.findall(r"energy ([\d.]+): (.*)", "\n".join(found.notes))
+        }
+        assert len(tried) == 6
+        refused = [energy for energy, why in tried.items() if "not proved" in why]
+        accepted = [energy for energy, why in tried.items() if ": proved" in why]
+        assert accepted and max(refused) < min(accepted)
+    assert sizes[0] < sizes[1] < 0.95 * case.model.size
+
+
+def test_too_few_rows_prove_no_rank(nets: Any) -> None:
+    wide = fading(nets.mlp(96, 96), "w1")
+    with pytest.raises(CompressError, match=r"no rank keeps accuracy within 0.01.*equal answers would need"):
+        run_plan(parse("low-rank:gated"), wide.model, wide.calibration, trainable=judged(wide, slice(50)))
+    with pytest.raises(CompressError, match="needs rows with targets"):
+        run_plan(parse("low-rank:gated"), wide.model, wide.calibration)

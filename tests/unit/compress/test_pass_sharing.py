@@ -129,7 +129,7 @@ def test_the_codebook_graph_answers_as_the_plain_one(wide: Case) -> None:
 
 def test_deep_compression_of_a_pruned_graph(wide: Case) -> None:
     """Pruned to a tenth and shared in 5 bits, the file is smaller than a twentieth, and is restored."""
-    pruned = MagnitudePrune(0.9).apply(wide.model, wide.calibration).model
+    pruned = MagnitudePrune(0.9, scope="layer").apply(wide.model, wide.calibration).model
     shared = WeightSharing(store="plain").apply(pruned, wide.calibration).model
     data = pack(shared.onnx)
     assert unpack(data) == shared.onnx
