@@ -113,7 +113,8 @@ def trainable(model: Model, rows: Tensors) -> Trainable:
 
 
 def bound(name: str, model: Model, rows: Tensors) -> Pass:
-    return Bound(step_of(name, {"epochs": 1}), trainable(model, rows))
+    given = {"epochs": 1} if "epochs" in KINDS[name].options() else {}
+    return Bound(step_of(name, given), trainable(model, rows))
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)

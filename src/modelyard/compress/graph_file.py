@@ -103,14 +103,83 @@ def reads(node: Any) -> Iterator[str]:
                 yield from reads(inner)
 
 
+def opset(proto: Any) -> int:
+    """The version of the standard operators that a graph is written in."""
+    return max((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), default=1)
+
+
+def sort_nodes(graph: Any) -> None:
+    """Puts the nodes, in place, into an order in which each comes after what it reads, inner graphs included.
+
+    Nodes that were in order stay as they were.
+    """
+    made = {name for node in graph.node for name in node.output}
+    ready: set[str] = set()
+    waiting = [type(node).FromString(node.SerializeToString()) for node in graph.node]
+    ordered = []
+    while waiting:
+        left = []
+        for node in waiting:
+            if all(name in ready for name in reads(node) if name in made):
+                ordered.append(node)
+                ready |= set(node.output)
+            else:
+                left.append(node)
+        if len(left) == len(waiting):
+            raise CompressError("the graph's nodes wait for each other", value=left[0].name)
+        waiting = left
+    del graph.node[:]
+    graph.node.extend(ordered)
+
+
 def prepared(proto: Any) -> Any:
     """The graph as onnxruntime's quantizer wants it: rewritten, without stale shapes, marked as prepared."""
     found = optimized(proto)
+    _plain_biases(found.graph)
     # A shape left over from an exporter that disagrees with inference makes the quantizer fail.
     del found.graph.value_info[:]
     mark = found.metadata_props.add()
     mark.key, mark.value = _PREPARED
     return found
+
+
+def odd_products(proto: Any) -> list[str]:
+    """The names of MatMul nodes that onnxruntime quantizes into what it cannot run.
+
+    Those with a constant of more or fewer than two axes, or with the constant on the left.
+    """
+    ranks = {item.name: len(item.dims) for item in proto.graph.initializer}
+    return [
+        node.name
+        for node in proto.graph.node
+        if node.op_type == "MatMul" and (node.input[0] in ranks or ranks.get(node.input[1], 2) != 2)
+    ]
+
+
+def _plain_biases(graph: Any) -> None:
+    """Gives each Gemm a bias of one number an output, and none where it counts zero times.
+
+    The quantizer divides by beta, and looks for a bias's number of each channel.
+    """
+    import onnx
+
+    constants = {item.name: item for item in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Gemm" or len(node.input) < 3 or node.input[1] not in constants:
+            continue
+        given = {item.name: item for item in node.attribute}
+        if "beta" in given and given["beta"].f == 0:
+            del node.input[2:]
+            given["beta"].f = 1.0
+        elif node.input[2] in constants:
+            turned = "transB" in given and given["transB"].i
+            columns = constants[node.input[1]].dims[0 if turned else 1]
+            values = onnx.numpy_helper.to_array(constants[node.input[2]])
+            if values.shape != (columns,) and values.size in (1, columns):
+                name = f"{node.output[0]}_plain_bias"
+                whole = values.ravel().repeat(columns // values.size)
+                graph.initializer.append(onnx.numpy_helper.from_array(whole, name))
+                node.input[2] = name
 
 
 def reread(data: bytes, original: Model) -> Model:

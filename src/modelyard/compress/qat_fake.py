@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
+from modelyard.core.errors import CompressError
 
 Tensor = torch.Tensor
 
@@ -69,6 +72,11 @@ class Observers:
         if kind == "weight":
             return fake_weight(x, self.axes[layer])
         low, high = float(x.detach().min()), float(x.detach().max())
+        if not math.isfinite(low + high):
+            raise CompressError(
+                "an activation is not finite on the training rows", value=layer,
+                fix="leave out rows with missing numbers, or replace them in the graph",
+            )  # fmt: skip
         known = self.ranges.get(layer)
         if known is None:
             self.ranges[layer] = low, high

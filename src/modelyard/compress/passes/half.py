@@ -19,6 +19,7 @@ from modelyard.core.spec import Tensors
 if TYPE_CHECKING:
     from modelyard.model.model import Model
 
+_BFLOAT16 = 13
 _SMALL = 32
 """Constants with fewer values stay: a cast costs more bytes than it saves."""
 
@@ -45,6 +46,11 @@ class Half:
 
     def apply(self, model: Model, calibration: Tensors) -> Compressed:
         """The narrower model; `CompressError` when values do not fit or the runtime cannot run it."""
+        if self.kind == "bfloat16" and gf.opset(gf.parse(model)) < _BFLOAT16:
+            raise CompressError(
+                "does not apply: the graph's opset has no bfloat16", rule=f"{_BFLOAT16} or later",
+                fix="export it with a later opset",
+            )  # fmt: skip
         if self.only == "weights":
             return self._stored(model)
         if self.kind == "bfloat16":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelyard.compress import graph_file as gf
 from modelyard.compress.pass_protocol import Compressed
+from modelyard.core.errors import CompressError
 from modelyard.core.spec import Tensors
 
 if TYPE_CHECKING:
@@ -32,13 +33,18 @@ class DynamicInt8:
         before = gf.operators(prepared)
         with gf.private_folder() as folder, gf.silence():
             target = folder / "quantized.onnx"
-            quantize_dynamic(
-                prepared,
-                target,
-                op_types_to_quantize=list(_PRODUCTS),
-                per_channel=True,
-                weight_type=QuantType.QInt8,
-            )
-            data = target.read_bytes()
-        found = gf.reread(data, model)
+            for index, node in enumerate(prepared.graph.node):
+                node.name = f"{node.op_type}_{index}"
+            try:
+                quantize_dynamic(
+                    prepared, target, op_types_to_quantize=list(_PRODUCTS), per_channel=True,
+                    weight_type=QuantType.QInt8, nodes_to_exclude=gf.odd_products(prepared),
+                )  # fmt: skip
+            except Exception as error:  # The quantizer raises whatever its walk over the graph meets.
+                raise CompressError(
+                    "onnxruntime cannot quantize the graph", value=str(error)[:200]
+                ) from error
+            proto = type(proto).FromString(target.read_bytes())
+        gf.sort_nodes(proto.graph)
+        found = gf.reread(proto.SerializeToString(deterministic=True), model)
         return Compressed(found, gf.changes(before, gf.operators(gf.parse(found))))

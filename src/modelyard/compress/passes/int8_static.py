@@ -10,12 +10,14 @@ from modelyard.compress.pass_protocol import Compressed
 from modelyard.compress.passes.int8_ranges import Range, ranges
 from modelyard.compress.passes.int8_sensitivity import leave_in_float
 from modelyard.compress.plan_option import check_options, option, spelled
+from modelyard.core.errors import CompressError
 from modelyard.core.spec import Tensors
 
 if TYPE_CHECKING:
     from modelyard.model.model import Model
 
 _FEWEST = 16
+_QDQ, _A_SCALE_EACH = 10, 13
 QUANTIZED = (
     *gf.WEIGHTED, "Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "LeakyRelu",
     "MaxPool", "Mul", "Pad", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
@@ -53,6 +55,7 @@ class StaticInt8:
         """The quantized model; `CompressError` without weights to quantize or rows to calibrate with."""
         proto = gf.parse(model)
         gf.require_weights(proto)
+        _require_float(proto)
         rows, left_out = gf.usable_rows(model, calibration, _FEWEST)
         with gf.silence():
             prepared = _with_shapes(gf.prepared(proto))
@@ -69,7 +72,12 @@ class StaticInt8:
                 )
                 floats, said = choice.floats, choice.notes
             data = self.quantized(prepared, found, None, floats)
+        if self.per_channel and not self._a_scale_each(proto):
+            said = (*said, f"one scale a tensor: opset {gf.opset(proto)} has none a channel")
         return Compressed(gf.reread(data, model), (*_notes(data, rows, left_out), *said))
+
+    def _a_scale_each(self, proto: Any) -> bool:
+        return self.per_channel and gf.opset(proto) >= _A_SCALE_EACH
 
     def quantized(
         self, prepared: Any, found: dict[str, Range], only: tuple[str, ...] | None, but: tuple[str, ...]
@@ -84,20 +92,34 @@ class StaticInt8:
         bounds = {name: (np.float32(low), np.float32(high)) for name, (low, high) in found.items()}
         quantizer = QDQQuantizer(
             onnx.ModelProto.FromString(prepared.SerializeToString()),
-            self.per_channel,
+            self._a_scale_each(prepared),
             False,
             QuantType.QInt8,
             QuantType.QInt8 if self.activations == "s8" else QuantType.QUInt8,
             TensorsData(CalibrationMethod.MinMax, bounds),
             list(only) if only is not None else [],
-            list(but),
+            [*but, *gf.odd_products(prepared)],
             list(QUANTIZED),
             {},
         )
-        quantizer.quantize_model()
-        quantizer.model.topological_sort()
+        try:
+            quantizer.quantize_model()
+        except Exception as error:  # The quantizer raises whatever its walk over the graph meets.
+            raise CompressError("onnxruntime cannot quantize the graph", value=str(error)[:200]) from error
+        gf.sort_nodes(quantizer.model.model.graph)
         data: bytes = quantizer.model.model.SerializeToString(deterministic=True)
         return data
+
+
+def _require_float(proto: Any) -> None:
+    kinds = gf.operators(proto)
+    if kinds["DequantizeLinear"] or kinds["QuantizeLinear"]:
+        raise CompressError("does not apply: the graph is quantized already")
+    if gf.opset(proto) < _QDQ:
+        raise CompressError(
+            "does not apply: the graph's opset has no quantization", value=gf.opset(proto),
+            rule=f"{_QDQ} or later", fix="export it with a later opset",
+        )  # fmt: skip
 
 
 def _with_shapes(prepared: Any) -> Any:
