@@ -1,4 +1,4 @@
-"""Writes docs/reference from the code itself: settings, commands, exit codes. `--check` only compares."""
+"""Writes docs/reference from the code itself: settings, commands, exit codes, passes. `--check` compares."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import click
+from reference_passes import with_passes
 
 from modelyard.cli.commands import COMMANDS
 from modelyard.cli.main import root
@@ -106,10 +107,18 @@ def exit_codes() -> str:
     return "\n".join(lines) + "\n"
 
 
+def compression() -> str:
+    return with_passes((FOLDER / "compression.md").read_text())
+
+
 def main() -> int:
     check = "--check" in sys.argv[1:]
     stale = []
-    for name, text in (("settings", settings()), ("commands", commands()), ("exit-codes", exit_codes())):
+    pages = {
+        "settings": settings(), "commands": commands(), "exit-codes": exit_codes(),
+        "compression": compression(),
+    }  # fmt: skip
+    for name, text in pages.items():
         path = FOLDER / f"{name}.md"
         if path.exists() and path.read_text() == text:
             continue

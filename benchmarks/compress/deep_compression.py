@@ -3,11 +3,13 @@
 The paper, on MNIST: LeNet-300-100 from 1,070 kB to 27 kB (40x), 8 % of the weights left; LeNet-5 from
 1,720 kB to 44 kB (39x), 8 % left; no loss of accuracy, after long training in rounds. Here: the 5,000 images
 at hand, pruning in four rounds of two epochs, the shared weights not trained again, held to the gate's
-words: no more than one point worse on 1,500 images.
+words: no more than one point worse on 1,500 images, for which the sparsest of a few is taken. Bytes are
+counted as the paper does; "file" is what `sharing_file.pack` really writes, graph and all.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import nn
 
 from modelyard.compress.plan import parse, run_plan
 from modelyard.compress.plan_trainable import Trainable
+from modelyard.compress.sharing_file import pack
 from modelyard.measure.compare import non_inferior
 from modelyard.model.model import Model
 from modelyard.model.onnx_runtime import OnnxRuntime
@@ -26,10 +29,12 @@ from modelyard.train.dataset import Dataset
 
 _TRAIN, _VALIDATION = 3000, 3500
 PAPER = {"LeNet-300-100": (1070, 40), "LeNet-5": (1720, 39)}
-PLANS = {
-    "LeNet-300-100": "prune-gradually(sparsity={s}, rounds=4, epochs=2) > share(bits=5, conv_bits=8)",
-    "LeNet-5": "prune-gradually(sparsity={s}, rounds=4, epochs=2) > share(bits=5, conv_bits=8)",
+PLAN = 'prune-gradually(sparsity={s}, rounds=4, epochs=2) > share(bits={bits}, conv_bits=6, store="plain")'
+TRIED = {
+    "LeNet-300-100": ((0.95, 4), (0.94, 4), (0.92, 5), (0.88, 5), (0.8, 5)),
+    "LeNet-5": ((0.97, 4), (0.95, 4), (0.92, 5), (0.88, 5), (0.8, 5)),
 }
+"""Sparsity and the bits of a shared weight, the boldest first."""
 
 
 def lenet(name: str) -> nn.Sequential:
@@ -116,24 +121,28 @@ def main() -> None:
         labels[_TRAIN:_VALIDATION],
     )  # fmt: skip
     test, truth = {"x": images[_VALIDATION:]}, labels[_VALIDATION:]
-    print(f"{'':<16}{'paper':>7}{'here':>7}   {'kB':>7}{'weights left':>14}{'accuracy':>10}{'was':>8}")
+    began = time.process_time()
+    print(
+        f"{'':<16}{'paper':>7}{'here':>7}{'kB':>8}{'file':>8}{'weights left':>14}{'accuracy':>10}{'was':>8}"
+    )
     for name, (_, paper) in PAPER.items():
         model = exported(fitted(lenet(name), images[:_TRAIN], labels[:_TRAIN], 8), images)
         before = predict(OnnxRuntime().load(model), test)
         best = "no sparsity that was tried kept the accuracy"
-        for sparsity in (0.95, 0.92, 0.88, 0.8):
-            plan = parse(PLANS[name].format(s=sparsity).replace("share(", 'share(store="plain", '))
+        for sparsity, bits in TRIED[name]:
+            plan = parse(PLAN.format(s=sparsity, bits=bits))
             made = run_plan(plan, model, {"x": images[:256]}, trainable=Trainable(None, {}, data)).model
             after = predict(OnnxRuntime().load(made), test)
             size, left, every = stored(made)
             held = non_inferior("accuracy", truth, before, after, 0.01)
             accuracy, was = ((item.argmax(1) == truth).mean() for item in (after, before))
             if held.passed:
-                best = f"{4 * every / size:>6.1f}x   {size / 1000:>7.1f}{left / every:>13.1%} "
-                best += f"{accuracy:>10.4f}{was:>8.4f}"
+                best = f"{4 * every / size:>6.1f}x{size / 1000:>8.1f}{len(pack(made.onnx)) / 1000:>8.1f}"
+                best += f"{left / every:>14.1%}{accuracy:>10.4f}{was:>8.4f}"
                 break
             best = f"not held at {sparsity}: {held.why}"
         print(f"{name:<16}{paper:>6}x{best}", flush=True)
+    print(f"took {time.process_time() - began:.0f} s of one core")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ blocks.
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import torch
 from networks import answers, digits, exported, fitted, transformer
@@ -20,6 +22,7 @@ _TRAIN, _T = 3500, 4.0
 
 
 def main() -> None:
+    began = time.process_time()
     images, labels = digits()
     rows, truth, test, expected = images[:_TRAIN], labels[:_TRAIN], images[_TRAIN:], labels[_TRAIN:]
     torch.manual_seed(0)
@@ -58,6 +61,7 @@ def main() -> None:
     )
     print(f"{'kept':<12}{'97 %':>8}{scores['taught'] / scores['teacher']:>8.1%}   of accuracy")
     print(", ".join(f"{name} {value:.4f}" for name, value in scores.items()), f"on {len(expected)} images")
+    print(f"took {time.process_time() - began:.0f} s of one core")
     assert np.isfinite(list(scores.values())).all()
 
 

@@ -2,11 +2,14 @@
 
 The paper, on 60,000 MNIST images: a teacher of two layers of 1,200 units makes 67 errors of 10,000, a student
 of 800 units alone 146, taught at temperature 20 it makes 74; with every 3 left out of the transfer set, 206,
-109 after one bias is corrected. Here: the 5,000 images at hand, layers of 400 and 60 units, errors of 1,500
-held-out images, mean of three seeds. Ratios, not counts, can be held against the paper's.
+109 after one bias is corrected. The teacher learns with dropout from images moved by up to two pixels, the
+student from neither. Here: the 5,000 images at hand, layers of 400 and 60 units, errors of 1,500 held-out
+images, mean of three seeds. Ratios, not counts, can be held against the paper's.
 """
 
 from __future__ import annotations
+
+import time
 
 import numpy as np
 import torch
@@ -15,13 +18,23 @@ from torch import nn
 from torch.nn import functional
 
 _TEMPERATURE, _HARD = 8.0, 0.1
-_TRAIN, _EPOCHS = 3500, 20
+_TRAIN, _EPOCHS, _SEEDS = 3500, 20, 3
+
+
+class Moved(nn.Module):
+    """Moves the images of a batch, in training, by up to two pixels each way."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return images
+        across, down = (int(step) for step in torch.randint(-2, 3, (2,)))
+        return images.roll((down, across), (2, 3))
 
 
 def net(width: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width),
-        nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 10),
+        Moved() if dropout else nn.Identity(), nn.Flatten(), nn.Linear(784, width), nn.ReLU(),
+        nn.Dropout(dropout), nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 10),
     )  # fmt: skip
 
 
@@ -46,7 +59,8 @@ def main() -> None:
     def count(name: str, logits: np.ndarray) -> None:
         counts.setdefault(name, []).append(int((logits.argmax(1) != expected).sum()))
 
-    for seed in range(3):
+    began = time.process_time()
+    for seed in range(_SEEDS):
         torch.manual_seed(seed)
         teacher = fitted(net(400, 0.4), rows, truth, 2 * _EPOCHS, seed=seed)
         soft = torch.softmax(torch.from_numpy(answers(teacher, rows)) / _TEMPERATURE, 1)
@@ -76,6 +90,7 @@ def main() -> None:
             f"{name:<24}{paper[name]:>8}{paper[name] / 67:>11.2f}{np.mean(errors):>8.1f}"
             f"{np.mean(errors) / base:>11.2f}   {errors}"
         )
+    print(f"took {time.process_time() - began:.0f} s of one core")
     said = np.mean(counts["student taught"]) < np.mean(counts["student alone"])
     print(f"the taught student makes {'fewer' if said else 'NO fewer'} errors than the one alone")
 

@@ -135,7 +135,7 @@ def sort_nodes(graph: Any) -> None:
 def prepared(proto: Any) -> Any:
     """The graph as onnxruntime's quantizer wants it: rewritten, without stale shapes, marked as prepared."""
     found = optimized(proto)
-    _plain_biases(found.graph)
+    _plain_gemms(found.graph)
     # A shape left over from an exporter that disagrees with inference makes the quantizer fail.
     del found.graph.value_info[:]
     mark = found.metadata_props.add()
@@ -156,30 +156,44 @@ def odd_products(proto: Any) -> list[str]:
     ]
 
 
-def _plain_biases(graph: Any) -> None:
-    """Gives each Gemm a bias of one number an output, and none where it counts zero times.
+def _plain_gemms(graph: Any) -> None:
+    """Makes alpha and beta part of each Gemm's constants, and its bias one number an output.
 
-    The quantizer divides by beta, and looks for a bias's number of each channel.
+    The quantizer scales a bias as if both were one, and looks in it for each channel's number.
     """
     import onnx
 
-    constants = {item.name: item for item in graph.initializer}
+    constants = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
     for node in graph.node:
-        if node.op_type != "Gemm" or len(node.input) < 3 or node.input[1] not in constants:
+        if node.op_type != "Gemm" or node.input[1] not in constants:
             continue
         given = {item.name: item for item in node.attribute}
-        if "beta" in given and given["beta"].f == 0:
+        alpha, beta = (given[name].f if name in given else 1.0 for name in ("alpha", "beta"))
+        weight = constants[node.input[1]]
+        columns = weight.shape[0 if "transB" in given and given["transB"].i else 1]
+        bias = constants.get(node.input[2]) if len(node.input) > 2 else None
+        if beta == 0:
             del node.input[2:]
-            given["beta"].f = 1.0
-        elif node.input[2] in constants:
-            turned = "transB" in given and given["transB"].i
-            columns = constants[node.input[1]].dims[0 if turned else 1]
-            values = onnx.numpy_helper.to_array(constants[node.input[2]])
-            if values.shape != (columns,) and values.size in (1, columns):
-                name = f"{node.output[0]}_plain_bias"
-                whole = values.ravel().repeat(columns // values.size)
-                graph.initializer.append(onnx.numpy_helper.from_array(whole, name))
-                node.input[2] = name
+        elif bias is not None and (beta != 1 or bias.shape != (columns,)) and bias.size in (1, columns):
+            whole = (beta * bias.ravel().repeat(columns // bias.size)).astype(bias.dtype)
+            node.input[2] = _added(graph, f"{node.output[0]}_plain_bias", whole)
+        elif beta != 1:
+            continue
+        if alpha != 1:
+            node.input[1] = _added(
+                graph, f"{node.output[0]}_plain_weight", (alpha * weight).astype(weight.dtype)
+            )
+        for name in ("alpha", "beta"):
+            if name in given:
+                given[name].f = 1.0
+    drop_dead(graph)
+
+
+def _added(graph: Any, name: str, values: Any) -> str:
+    import onnx
+
+    graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    return name
 
 
 def reread(data: bytes, original: Model) -> Model:
