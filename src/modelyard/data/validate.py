@@ -10,54 +10,19 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelyard.core.digest import JSON
 from modelyard.core.errors import DataError
-from modelyard.core.names import did_you_mean
-from modelyard.core.unit import seconds, show_seconds
 from modelyard.data.contract import Column, Contract
 from modelyard.data.findings import Finding, Findings
 from modelyard.data.physical import Table, as_text, fits, is_tensor, plain
+from modelyard.data.table_rules import check_classes, check_freshness, check_key, check_names
 from modelyard.data.tensorrules import tensor_findings
-
-EXAMPLES = 3
-"""How many offending values a finding shows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One rule on one column: `broken` is the SQL condition that is true in rows that break it."""
-
-    column: Column
-    name: str
-    broken: str
-    allowed: float = 0.0
-    promise: str = ""
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What a validation is going to do; filled column by column."""
-
-    rules: dict[str, list[Rule]] = field(default_factory=dict)
-    columns: dict[str, Any] = field(default_factory=dict)
-    bounds: dict[str, tuple[float, float] | None] = field(default_factory=dict)
-    """What the extremes must lie between for a column to be cleared; `None`: cleared by its gaps alone."""
-    checked: list[str] = field(default_factory=list)
-    unchecked: list[str] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    def add(self, rule: Rule) -> None:
-        """Plans a rule and says so."""
-        self.rules.setdefault(rule.column.name, []).append(rule)
-        self.checked.append(f"{rule.column.name}: {rule.promise}")
+from modelyard.data.validation_plan import EXAMPLES, Plan, Rule, shown
 
 
 def validate(table: Table, contract: Contract, *, now: float | None = None, label: bool = True) -> Findings:
@@ -70,21 +35,21 @@ def validate(table: Table, contract: Contract, *, now: float | None = None, labe
     Missing means null, NaN, or an empty text; where a share of missing is allowed, the rule breaks only
     above that share, and `rows` counts all that are missing.
     """
-    plan = _Plan()
+    plan = Plan()
     table, plan.findings[:] = _readable(table)
     rows = table.num_rows
     if not rows:
         plan.findings.append(Finding("", "empty", 0, (), "the table has no rows"))
-    _check_names(table, contract, plan, label)
+    check_names(table, contract, plan, label)
     for column in contract.columns:
         if column.name in table.column_names:
             _plan_column(table.column(column.name), column, plan)
     if rows:
         if plan.rules:
             plan.findings += _judged(plan, rows)
-        _check_key(table, contract, plan)
-        _check_classes(table, contract, plan)
-        _check_freshness(table, contract, plan, now)
+        check_key(table, contract, plan)
+        check_classes(table, contract, plan)
+        check_freshness(table, contract, plan, now)
     order = {column.name: place for place, column in enumerate(contract.columns)}
     plan.findings.sort(key=lambda finding: order.get(finding.column, -1))
     return Findings(rows, tuple(plan.checked), tuple(plan.unchecked), tuple(plan.findings))
@@ -115,34 +80,14 @@ def _readable(table: Table) -> tuple[Table, list[Finding]]:
         return pa.table(columns), findings
 
 
-def _check_names(table: Table, contract: Contract, plan: _Plan, label: bool) -> None:
-    known = [column.name for column in contract.columns]
-    plan.checked.append("the names of the columns")
-    for column in contract.columns:
-        needless = column.role == "ignored" or (column.role == "label" and not label)
-        if column.name in table.column_names:
-            continue
-        if needless:
-            plan.unchecked.append(f"{column.name}: the column is absent ({column.role})")
-            continue
-        extra = [name for name in table.column_names if name not in known]
-        hint = did_you_mean(column.name, extra) if extra else "add it, or take it out of the contract"
-        message = f"{column.name!r}: the {column.role} column is absent; {hint}"
-        plan.findings.append(Finding(column.name, "missing_column", 0, (), message))
-    for name in table.column_names:
-        if name not in known:
-            message = f"{name!r}: the contract does not know this column; {did_you_mean(name, known)}"
-            plan.findings.append(Finding(name, "unexpected_column", 0, (), message))
-
-
-def _plan_column(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
+def _plan_column(values: pa.ChunkedArray, column: Column, plan: Plan) -> None:
     if column.role == "ignored":
         plan.unchecked.append(f"{column.name}: ignored, nothing in it was checked")
         return
     if not fits(values.type, column.kind):
         kind = "tensor" if is_tensor(values.type) else str(values.type)
         message = f"{column.name!r}: the column is {kind}, the contract says {column.kind}"
-        examples = () if kind == "tensor" else tuple(map(_shown, values[:1].to_pylist()))
+        examples = () if kind == "tensor" else tuple(map(shown, values[:1].to_pylist()))
         plan.findings.append(Finding(column.name, "type", len(values), examples, message))
         plan.unchecked.append(f"{column.name}: its values, because its type is wrong")
         return
@@ -166,7 +111,7 @@ def _prepared(values: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
     return values
 
 
-def _plan_number(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
+def _plan_number(values: pa.ChunkedArray, column: Column, plan: Plan) -> None:
     plan.columns[column.name] = values
     name = quoted(column.name)
     floating = pa.types.is_floating(values.type)
@@ -199,7 +144,7 @@ def _extremes(column: Column) -> tuple[float, float]:
     return low, largest if column.maximum is None else min(column.maximum, largest)
 
 
-def _plan_boolean(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
+def _plan_boolean(values: pa.ChunkedArray, column: Column, plan: Plan) -> None:
     plan.columns[column.name] = values
     name = quoted(column.name)
     floating = pa.types.is_floating(values.type)
@@ -211,7 +156,7 @@ def _plan_boolean(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
     plan.add(Rule(column, "boolean", f"{known}{name} NOT IN (0, 1)", promise="0 and 1"))
 
 
-def _plan_category(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
+def _plan_category(values: pa.ChunkedArray, column: Column, plan: Plan) -> None:
     """Judges the distinct values at once: they are few, whatever the number of rows."""
     counts = pc.value_counts(values)
     found = dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
@@ -224,26 +169,26 @@ def _plan_category(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None
     known = set(column.categories or ())
     unknown = {value: count for value, count in found.items() if value not in known}
     if unknown:
-        examples = tuple(_shown(value) for value in list(unknown)[:EXAMPLES])
+        examples = tuple(shown(value) for value in list(unknown)[:EXAMPLES])
         broken = Rule(column, "category", "", promise=promise)
         plan.findings.append(_broken_finding(broken, sum(unknown.values()), len(values), examples))
 
 
-def _plan_text(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
+def _plan_text(values: pa.ChunkedArray, column: Column, plan: Plan) -> None:
     plan.columns[column.name] = values
     name = quoted(column.name)
     _plan_missing(column, f"({name} IS NULL OR {name} = '')", plan)
     plan.unchecked.append(f"{column.name}: what the text says")
 
 
-def _plan_time(values: pa.ChunkedArray, column: Column, plan: _Plan) -> None:
+def _plan_time(values: pa.ChunkedArray, column: Column, plan: Plan) -> None:
     plan.columns[column.name] = values
     plan.bounds[column.name] = None
     _plan_missing(column, f"{quoted(column.name)} IS NULL", plan)
     plan.unchecked.append(f"{column.name}: the range of the times")
 
 
-_PLANNERS: dict[str, Callable[[pa.ChunkedArray, Column, _Plan], None]] = {
+_PLANNERS: dict[str, Callable[[pa.ChunkedArray, Column, Plan], None]] = {
     "number": _plan_number,
     "integer": _plan_number,
     "boolean": _plan_boolean,
@@ -253,7 +198,7 @@ _PLANNERS: dict[str, Callable[[pa.ChunkedArray, Column, _Plan], None]] = {
 }
 
 
-def _plan_missing(column: Column, missing: str, plan: _Plan) -> Rule | None:
+def _plan_missing(column: Column, missing: str, plan: Plan) -> Rule | None:
     if column.missing_max >= 1:
         plan.unchecked.append(f"{column.name}: any number may be missing")
         return None
@@ -266,7 +211,7 @@ def _plan_missing(column: Column, missing: str, plan: _Plan) -> Rule | None:
     return rule
 
 
-def _judged(plan: _Plan, rows: int) -> list[Finding]:
+def _judged(plan: Plan, rows: int) -> list[Finding]:
     """Clears columns by their extremes, then counts in those that are left, rule by rule."""
     config: dict[str, Any] = {"threads": _threads(), "enable_external_access": "false"}
     with duckdb.connect(":memory:", config=config) as engine:
@@ -287,7 +232,7 @@ def _judged(plan: _Plan, rows: int) -> list[Finding]:
     return findings
 
 
-def _cleared(plan: _Plan, rows: int, engine: duckdb.DuckDBPyConnection) -> set[str]:
+def _cleared(plan: Plan, rows: int, engine: duckdb.DuckDBPyConnection) -> set[str]:
     cleared: set[str] = set()
     names = [name for name in plan.rules if name in plan.bounds]
     for start in range(0, len(names), 256):
@@ -315,7 +260,7 @@ def _finding(rule: Rule, count: int, rows: int, engine: duckdb.DuckDBPyConnectio
     if rule.name == "missing":
         return _missing_finding(rule, count, rows)
     query = f"SELECT {quoted(rule.column.name)} FROM part WHERE {rule.broken} LIMIT {EXAMPLES}"  # noqa: S608
-    examples = tuple(_shown(row[0]) for row in engine.execute(query).fetchall())
+    examples = tuple(shown(row[0]) for row in engine.execute(query).fetchall())
     return _broken_finding(rule, count, rows, examples)
 
 
@@ -331,72 +276,6 @@ def _broken_finding(rule: Rule, count: int, rows: int, examples: tuple[str, ...]
     return Finding(name, rule.name, count, examples, message)
 
 
-def _check_key(table: Table, contract: Contract, plan: _Plan) -> None:
-    key = contract.key
-    if key is None:
-        plan.unchecked.append("whether rows are there twice: the contract has no key")
-        return
-    if key.name not in table.column_names or not fits(table.column(key.name).type, key.kind):
-        return
-    values = table.column(key.name)
-    known = values.drop_null() if values.null_count else values
-    plan.checked.append(f"{key.name}: each value once")
-    if len(pc.unique(known)) == len(known):
-        return
-    counts = pc.value_counts(known)
-    several = counts.filter(pc.greater(counts.field("counts"), 1))
-    repeated = int(pc.sum(several.field("counts")).as_py())
-    examples = tuple(_shown(item["values"]) for item in several[:EXAMPLES].to_pylist())
-    plan.findings.append(
-        Finding(
-            key.name, "unique", repeated, examples,
-            f"{key.name!r}: {repeated:,} rows share a key with another row, such as {', '.join(examples)}",
-        )
-    )  # fmt: skip
-
-
-def _check_classes(table: Table, contract: Contract, plan: _Plan) -> None:
-    label = contract.label
-    if contract.task != "classification" or len(contract.labels) < 2 or label.name not in table.column_names:
-        return
-    values = table.column(label.name)
-    if not fits(values.type, label.kind) or len(values) < 2:
-        return
-    plan.checked.append(f"{label.name}: two classes or more")
-    # Two classes among the first rows settle it without reading the rest.
-    few = pc.unique(as_text(values[:1000])).to_pylist()
-    classes = {value for value in few if value}
-    if len(classes) < 2:
-        classes = {value for value in pc.unique(as_text(values)).to_pylist() if value}
-    if len(classes) == 1:
-        only = classes.pop()
-        message = f"{label.name!r}: every row has the same class, {only!r}"
-        plan.findings.append(Finding(label.name, "one_class", len(values), (only,), message))
-
-
-def _check_freshness(table: Table, contract: Contract, plan: _Plan, now: float | None) -> None:
-    order = contract.order
-    if not contract.freshness or order is None:
-        plan.unchecked.append("freshness: the contract promises none")
-        return
-    if now is None or order.name not in table.column_names:
-        plan.unchecked.append(
-            "freshness: " + ("no time was given to judge it by" if now is None else "no times")
-        )
-        return
-    values = table.column(order.name)
-    if not fits(values.type, "timestamp") or order.kind != "timestamp":
-        plan.unchecked.append(f"freshness: {order.name} is not a timestamp")
-        return
-    newest = pc.max(pc.cast(pc.cast(values, pa.timestamp("us"), safe=False), pa.int64())).as_py()
-    plan.checked.append(f"freshness: the newest row is at most {contract.freshness} old")
-    age = math.inf if newest is None else now - newest / 1e6
-    if age > seconds(contract.freshness):
-        shown = "unknown" if newest is None else show_seconds(age)
-        message = f"the newest row by {order.name!r} is {shown} old; the contract allows {contract.freshness}"
-        plan.findings.append(Finding(order.name, "freshness", 0, (), message))
-
-
 def quoted(name: str) -> str:
     """A column's name as SQL, whatever is in it."""
     return '"' + name.replace('"', '""') + '"'
@@ -404,11 +283,3 @@ def quoted(name: str) -> str:
 
 def _threads() -> int:
     return max(1, len(os.sched_getaffinity(0)))
-
-
-def _shown(value: JSON | object, limit: int = 60) -> str:
-    if isinstance(value, float | np.floating):
-        text = f"{float(value):.9g}"
-    else:
-        text = value if isinstance(value, str) else str(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
