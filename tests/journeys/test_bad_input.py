@@ -117,12 +117,16 @@ def test_the_gate_stops_what_is_not_good_enough(prepared: Any, tmp_path: Path) -
     gates = yard("ledger", "show", "--claim", "infra.4", "--json").json
     assert [row["passed"] for row in gates] == [False]
     # Nothing is served before the first release, and every command says so in a sentence.
-    for words, code in ((("serve",), 11), (("endpoint", "show"), 9), (("endpoint", "rollback"), 9),
+    for words, code in ((("endpoint", "show"), 9), (("endpoint", "rollback"), 9),
                         (("endpoint", "promote"), 9), (("endpoint", "set", "1"), 9), (("monitor",), 13),
                         (("export",), 9)):  # fmt: skip
         found = yard(*words)
         found.error()
         assert found.code == code, (words, found.code, found.err)
+    again = yard("serve")
+    assert again.code == 15, again.out + again.err
+    assert "stopped: the gate: requirement.accuracy" in again.out
+    assert yard("serve", "status").code == 1, "nothing may be served"
     assert yard("report").code == 0
     assert yard("score").code == 0
 
