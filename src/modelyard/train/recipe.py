@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,19 +69,24 @@ class Loaded:
         with self.guard(f"{self.recipe.function}(trial) raised"):
             return self.function(trial)
 
-    @contextmanager
-    def guard(self, doing: str) -> Iterator[None]:
+    def guard(self, doing: str) -> AbstractContextManager[None]:
         """Runs code of the user's: project imports work, and errors become a `TrainError`."""
-        folder = self.recipe.path.resolve().parent
-        with project_imports(folder, self.modules):
-            try:
-                yield
-            except ModelyardError:
+        return guarded(self.recipe, self.modules, doing)
+
+
+@contextmanager
+def guarded(recipe: Recipe, modules: dict[str, ModuleType], doing: str) -> Iterator[None]:
+    """As `Loaded.guard`, for a recipe that may still be loading; `modules` are those it has imported."""
+    folder = recipe.path.resolve().parent
+    with project_imports(folder, modules):
+        try:
+            yield
+        except ModelyardError:
+            raise
+        except (Exception, SystemExit) as error:
+            if type(error).__name__ == "TrialPruned":
                 raise
-            except (Exception, SystemExit) as error:
-                if type(error).__name__ == "TrialPruned":
-                    raise
-                raise blame(error, folder, doing=doing, path=self.recipe.path) from error
+            raise blame(error, folder, doing=doing, path=recipe.path) from error
 
 
 def load(recipe: Recipe) -> Loaded:
@@ -101,13 +106,12 @@ def load(recipe: Recipe) -> Loaded:
         compiled = compile(code, str(path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         raise blame(error, path.parent, doing="the file is not Python", path=recipe.path) from error
-    mentions = any(b"torch" in _read(file) for file in sources(path))
-    loaded = Loaded(recipe, _nothing, recipe.code(), mentions, modules)
+    digest, mentions = recipe.code(), any(b"torch" in _read(file) for file in sources(path))
     # Dataclasses, pickles of the user's own and the exporter look the module up by its name.
     sys.modules[name] = module
-    with loaded.guard("running the file raised"):
+    with guarded(recipe, modules, "running the file raised"):
         exec(compiled, module.__dict__)  # noqa: S102 - running the user's recipe is what this is for
-    return replace(loaded, function=_function(recipe, module))
+    return Loaded(recipe, _function(recipe, module), digest, mentions, modules)
 
 
 def load_build(recipe: Recipe) -> Callable[[Any], object]:
@@ -154,7 +158,3 @@ def _read(path: Path) -> bytes:
             value=error.strerror,
             fix="check the recipe's name in modelyard.toml, for example recipe.py:build",
         ) from error
-
-
-def _nothing(trial: Any) -> object:
-    raise NotImplementedError(trial)
