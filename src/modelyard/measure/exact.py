@@ -7,6 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from modelyard.measure.edge import edge
+
 
 def proportion(successes: int, rows: int, confidence: float = 0.95) -> tuple[float, float]:
     """Clopper and Pearson's exact interval (1934) of a proportion; (0, 1) without rows.
@@ -66,7 +68,8 @@ def paired_proportions(gained: int, lost: int, rows: int, confidence: float = 0.
     def beyond(delta: float) -> bool:
         return abs(_tango(gained, lost, rows, delta)) > z
 
-    return _edge(beyond, point, -1.0), _edge(beyond, point, 1.0)
+    low, high = (edge(beyond, point, end, halvings=60)[0] for end in (-1.0, 1.0))
+    return low, high
 
 
 def _tango(gained: int, lost: int, rows: int, delta: float) -> float:
@@ -80,18 +83,6 @@ def _tango(gained: int, lost: int, rows: int, delta: float) -> float:
     if variance <= 0:
         return 0.0 if above == 0 else math.copysign(math.inf, above)
     return above / math.sqrt(variance)
-
-
-def _edge(beyond: object, inside: float, outside: float) -> float:
-    if not callable(beyond) or not beyond(outside):
-        return outside
-    for _ in range(60):
-        middle = (inside + outside) / 2
-        if beyond(middle):
-            outside = middle
-        else:
-            inside = middle
-    return inside
 
 
 def mcnemar(gained: int, lost: int) -> float:

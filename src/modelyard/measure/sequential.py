@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from modelyard.measure.betting import CELLS, Wealth
+from modelyard.measure.edge import edge
 from modelyard.measure.metric import Array, Floats
 
 _KEPT = 0.25
@@ -274,12 +275,4 @@ def _over(count: float, p: float) -> float:
 
 def _edge(refuted: Callable[[float], bool], inside: float, outside: float) -> float:
     """Where, between the estimate and the end of the range, values begin to be refuted; rounded outwards."""
-    if not refuted(outside):
-        return outside
-    for _ in range(50):
-        middle = (inside + outside) / 2
-        if refuted(middle):
-            outside = middle
-        else:
-            inside = middle
-    return outside
+    return edge(refuted, inside, outside, halvings=50)[1]
