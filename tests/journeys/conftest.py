@@ -17,7 +17,7 @@ from modelyard.serve.service import Running, start, stop
 
 
 def _yard() -> Any:
-    """The benchmark's releases: tests and benchmark serve the same models."""
+    """The benchmark's releases, which the tests import as `serve_yard`: both serve the same models."""
     path = Path(__file__).parents[2] / "benchmarks" / "serve_yard.py"
     spec = importlib.util.spec_from_file_location("serve_yard", path)
     assert spec is not None and spec.loader is not None
@@ -25,6 +25,9 @@ def _yard() -> Any:
     sys.modules["serve_yard"] = module
     spec.loader.exec_module(module)
     return module
+
+
+_YARD = _yard()
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,10 @@ def yard_module() -> Any:
 @pytest.fixture(scope="session")
 def serve_on() -> Callable[..., Serving]:
     """Makes a yard in a folder and starts a service before it; `stop_serving` ends it."""
-    module = _yard()
 
     def begin(folder: Path, *endpoints: str, before: Callable[[Path], None] | None = None,
               known: tuple[str, ...] = ("mlp", "mixed"), **options: Any) -> Serving:  # fmt: skip
-        yard = module.Yard.make(folder)
+        yard = _YARD.Yard.make(folder)
         yard.serve(known)
         state = folder / "state"
         state.mkdir()
@@ -73,7 +75,7 @@ def serve_on() -> Callable[..., Serving]:
             state=state, root=folder / "store", endpoints=endpoints or known, keys=yard.keys,
             **({"port": 0} | options),
         )  # fmt: skip
-        return Serving(start(given), state, given, yard, module)
+        return Serving(start(given), state, given, yard, _YARD)
 
     return begin
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+import serve_yard as yard
 from click.testing import CliRunner
 
 from modelyard.cli import bench, conform
@@ -30,24 +28,13 @@ OF_THE_MODELS = {"infer.input-order", "error.missing-input", "error.out-of-range
 """What cannot be asked of each of the two models: one has one input, one has no vectors."""
 
 
-def _yard() -> Any:
-    """The benchmark's releases: tests and benchmark serve the same models."""
-    path = Path(__file__).parents[2] / "benchmarks" / "serve_yard.py"
-    spec = importlib.util.spec_from_file_location("serve_yard", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["serve_yard"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("conform")
-    yard = _yard().Yard.make(folder)
-    yard.serve(("mlp", "mixed"))
+    made = yard.Yard.make(folder)
+    made.serve(("mlp", "mixed"))
     options = ServeOptions(
-        state=folder / "state", root=folder / "store", endpoints=("mlp", "mixed"), keys=yard.keys, port=0
+        state=folder / "state", root=folder / "store", endpoints=("mlp", "mixed"), keys=made.keys, port=0
     )
     yield start(options).url
     stop(folder / "state")

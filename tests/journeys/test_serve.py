@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import shutil
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import serve_yard as yard
 
 from modelyard.core.errors import ServeError
 from modelyard.release.key import signing_key
@@ -26,20 +25,6 @@ from modelyard.release.policy import Canary, Shadow, Single
 from modelyard.serve.options import Limits, ServeOptions
 from modelyard.serve.reading import read_feedback, read_predictions
 from modelyard.serve.service import Running, running, start, stop
-
-
-def _yard() -> Any:
-    """The benchmark's releases: tests and benchmark serve the same models."""
-    path = Path(__file__).parents[2] / "benchmarks" / "serve_yard.py"
-    spec = importlib.util.spec_from_file_location("serve_yard", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["serve_yard"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-yard = _yard()
 
 
 def until(condition: Callable[[], bool], seconds: float = 15.0) -> float:

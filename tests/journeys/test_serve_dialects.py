@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+import serve_yard as yard
 
 from modelyard.data.tensors import table_of
 from modelyard.serve.options import Limits, ServeOptions
 from modelyard.serve.service import start, stop
 
 ARROW = "application/vnd.apache.arrow.stream"
-
-
-def _yard() -> Any:
-    path = Path(__file__).parents[2] / "benchmarks" / "serve_yard.py"
-    spec = importlib.util.spec_from_file_location("serve_yard", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["serve_yard"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-yard = _yard()
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import importlib.util
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import serve_yard as yard
 
 from modelyard.core.errors import ServeError
 from modelyard.serve.conform.client import Client
@@ -30,19 +29,6 @@ grpc = pytest.importorskip("grpc")
 SERVICE = "/inference.GRPCInferenceService/"
 # A proxy from the environment would take the traffic elsewhere.
 DIRECT = [("grpc.enable_http_proxy", 0)]
-
-
-def _yard() -> Any:
-    path = Path(__file__).parents[2] / "benchmarks" / "serve_yard.py"
-    spec = importlib.util.spec_from_file_location("serve_yard", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["serve_yard"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-yard = _yard()
 
 
 def free_port() -> int:

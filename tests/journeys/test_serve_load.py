@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import serve_yard as yard
 
 from modelyard.release.policy import Canary
 from modelyard.serve.options import ServeOptions
@@ -21,19 +20,6 @@ from modelyard.serve.reading import read_predictions
 from modelyard.serve.service import Running, start, stop
 
 pytestmark = pytest.mark.serial
-
-
-def _yard() -> Any:
-    path = Path(__file__).parents[2] / "benchmarks" / "serve_yard.py"
-    spec = importlib.util.spec_from_file_location("serve_yard", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["serve_yard"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-yard = _yard()
 
 
 @pytest.fixture
