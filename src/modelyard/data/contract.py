@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from modelyard.core.digest import Digest, digest_json
 from modelyard.core.errors import ContractError
+from modelyard.core.format import check_format
 from modelyard.core.names import did_you_mean
 from modelyard.core.spec import DATATYPES, DYNAMIC, TensorSpec
 from modelyard.core.unit import seconds
@@ -329,13 +330,7 @@ class Contract:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Contract:
         """The inverse of `to_json`; raises `ContractError` for a version that is not known."""
-        if value.get("version") != FORMAT:
-            raise ContractError(
-                "the contract's version is not known",
-                value=value.get("version"),
-                rule=f"version {FORMAT}",
-                fix="update modelyard",
-            )
+        check_format(value.get("version"), FORMAT, "the contract", ContractError, key="version")
         return Contract(
             name=str(value["name"]),
             columns=tuple(Column.from_json(item) for item in value["columns"]),

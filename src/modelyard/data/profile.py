@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from modelyard.core.errors import DataError
+from modelyard.core.format import check_format
 from modelyard.data.columnprofile import CategoricalProfile, NumericProfile, TensorProfile
 from modelyard.data.contract import Column, Contract
 from modelyard.data.physical import Table, as_floats, as_text, fits, plain, tensor_values
@@ -49,10 +50,7 @@ class Profile:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Profile:
         """The inverse of `to_json`; raises `DataError` for a version or kind that is not known."""
-        if value.get("version") != FORMAT:
-            raise DataError(
-                "the profile's version is not known", value=value.get("version"), rule=f"version {FORMAT}"
-            )
+        check_format(value.get("version"), FORMAT, "the profile", DataError, key="version")
         return Profile(
             int(value["rows"]), {name: _column_from_json(item) for name, item in value["columns"].items()}
         )

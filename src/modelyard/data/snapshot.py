@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from modelyard.core.digest import Digest, digest_json
 from modelyard.core.errors import DataError
+from modelyard.core.format import check_format
 from modelyard.core.names import did_you_mean
 from modelyard.data.contract import Contract
 from modelyard.data.fingerprint import fingerprint
@@ -59,13 +60,7 @@ class Snapshot:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Snapshot:
         """The inverse of `to_json`; raises `DataError` when the digest does not fit the rest."""
-        if value.get("version") != FORMAT:
-            raise DataError(
-                "the snapshot's version is not known",
-                value=value.get("version"),
-                rule=f"version {FORMAT}",
-                fix="update modelyard",
-            )
+        check_format(value.get("version"), FORMAT, "the snapshot", DataError, key="version")
         parts = {name: Part.from_json(item) for name, item in value["parts"].items()}
         snapshot = _snapshot(str(value["contract"]), str(value["fingerprint"]), parts, value["split"])
         if snapshot.digest != value["digest"]:

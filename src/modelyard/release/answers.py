@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from modelyard.core.digest import finite
 from modelyard.core.errors import ReleaseError
+from modelyard.core.format import check_format
 from modelyard.core.spec import Tensors, TensorSpec, datatype_of
 
 FORMAT = 1
@@ -56,13 +57,7 @@ class Answers:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Answers:
         """The rows that `to_json` wrote, bit for bit; raises `ReleaseError` for anything else."""
-        if value.get("format") != FORMAT:
-            raise ReleaseError(
-                "answers.json has a format that is not known",
-                value=value.get("format"),
-                rule=f"format {FORMAT}",
-                fix="upgrade modelyard where it is read",
-            )
+        check_format(value.get("format"), FORMAT, "answers.json", ReleaseError)
         try:
             inputs = {str(name): _read(item) for name, item in value["inputs"].items()}
             return Answers(inputs, _read(value["outputs"]))

@@ -10,6 +10,7 @@ from typing import Any
 from modelyard.core.clock import from_iso
 from modelyard.core.digest import JSON, Digest, finite, is_digest
 from modelyard.core.errors import ModelError, ReleaseError
+from modelyard.core.format import check_format
 from modelyard.core.names import NAME_RULE, is_name
 from modelyard.model.chosen_runtime import DEFAULT_RUNTIME, HOME, ChosenRuntime
 
@@ -85,13 +86,7 @@ class ReleaseInfo:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> ReleaseInfo:
         """The identity that `to_json` wrote; raises `ReleaseError` for anything else."""
-        if value.get("format") != FORMAT:
-            raise ReleaseError(
-                "the bundle has a format that is not known",
-                value=value.get("format"),
-                rule=f"format {FORMAT}",
-                fix="upgrade modelyard where it is read",
-            )
+        check_format(value.get("format"), FORMAT, "the bundle", ReleaseError)
         try:
             return ReleaseInfo(
                 name=str(value["name"]),

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from modelyard.core.digest import Digest, is_digest
 from modelyard.core.errors import ReleaseError
+from modelyard.core.format import check_format
 
 FORMAT = 1
 """Version of a policy's JSON; raised when an old reader would misread a new policy."""
@@ -150,13 +151,7 @@ def place(salt: str, key: str) -> float:
 def policy_from_json(value: Mapping[str, Any]) -> Policy:
     """The policy that `to_json` wrote; raises `ReleaseError` for anything else, a newer format included."""
     found = value.get("format") if isinstance(value, Mapping) else value
-    if found != FORMAT:
-        raise ReleaseError(
-            "a traffic policy has a format that is not known",
-            value=found,
-            rule=f"format {FORMAT}",
-            fix="upgrade modelyard where this policy is read",
-        )
+    check_format(found, FORMAT, "a traffic policy", ReleaseError)
     try:
         if value["kind"] == "single":
             return Single(str(value["release"]))

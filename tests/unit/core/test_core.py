@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from modelyard.core.digest import canonical, digest_bytes, digest_json, is_digest
 from modelyard.core.errors import ModelyardError, RequestError, StoreBusy, StoreError
 from modelyard.core.files import file_lock, inside, write_atomic
+from modelyard.core.format import check_format
 from modelyard.core.names import Plugins, did_you_mean, is_name
 from modelyard.core.unit import seconds, show_seconds, show_size, size
 
@@ -182,3 +183,10 @@ def test_a_lock_keeps_others_out_and_dies_with_its_process(tmp_path: Path) -> No
         assert path.read_text() == "me"
     with pytest.raises(StoreError, match="cannot write"), file_lock(path / "below"):
         pass
+
+
+@pytest.mark.parametrize("found", [None, 0, 2, "1", [1]])
+def test_a_format_from_elsewhere_says_to_upgrade(found: object) -> None:
+    check_format(1, 1, "the thing", StoreError)
+    with pytest.raises(StoreError, match=r"the thing has a version that is not known.*upgrade"):
+        check_format(found, 1, "the thing", StoreError, key="version")
