@@ -15,6 +15,7 @@ from modelyard.core.errors import ContractError, DataError
 from modelyard.core.names import did_you_mean
 from modelyard.data.contract import Column, Contract, Task
 from modelyard.data.physical import (
+    BEYOND_SINGLE,
     Table,
     as_floats,
     as_text,
@@ -232,6 +233,9 @@ def _number(name: str, values: pa.ChunkedArray, taken: dict[str, bool], notes: l
         return _id(name, "integer", taken, notes)
     if not len(finite):
         notes.append(f"{name}: ignored, it has no finite value")
+        return Column(name, "number", "ignored", missing_max=1.0)
+    if np.abs(finite).max() >= BEYOND_SINGLE:
+        notes.append(f"{name}: ignored, its values go beyond single precision, a model's input")
         return Column(name, "number", "ignored", missing_max=1.0)
     infinite = int(np.isinf(floats).sum())
     if infinite:

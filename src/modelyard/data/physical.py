@@ -14,6 +14,9 @@ from modelyard.core.spec import datatype_of
 
 Table: TypeAlias = pa.Table
 
+BEYOND_SINGLE = 3.4028235677973366e38
+"""From here on a double rounds to infinity in single precision, which is what models are given."""
+
 
 def is_tensor(kind: pa.DataType) -> bool:
     """Whether a type is Arrow's fixed-shape tensor."""

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelyard.core.errors import DataError
 from modelyard.data.contract import Column, Contract
 from modelyard.data.findings import Finding, Findings
-from modelyard.data.physical import Table, as_text, fits, is_tensor, plain
+from modelyard.data.physical import BEYOND_SINGLE, Table, as_text, fits, is_tensor, plain
 from modelyard.data.table_rules import check_classes, check_freshness, check_key, check_names
 from modelyard.data.tensorrules import tensor_findings
 from modelyard.data.validation_plan import EXAMPLES, Plan, Rule, shown
@@ -115,17 +115,16 @@ def _plan_number(values: pa.ChunkedArray, column: Column, plan: Plan) -> None:
     plan.columns[column.name] = values
     name = quoted(column.name)
     floating = pa.types.is_floating(values.type)
+    # An infinite value is one finding, not two.
+    finite = f"abs({name}) < {BEYOND_SINGLE!r} AND " if floating else ""
     _plan_missing(column, f"({name} IS NULL OR isnan({name}))" if floating else f"{name} IS NULL", plan)
     if floating:
-        plan.add(Rule(column, "infinite", f"isinf({name})", promise="finite numbers"))
+        broken = f"NOT isnan({name}) AND NOT abs({name}) < {BEYOND_SINGLE!r}"
+        plan.add(Rule(column, "infinite", broken, promise="finite numbers of single precision"))
     if floating and column.kind == "integer":
-        plan.add(
-            Rule(column, "whole", f"isfinite({name}) AND {name} <> trunc({name})", promise="whole numbers")
-        )
+        plan.add(Rule(column, "whole", f"{finite}{name} <> trunc({name})", promise="whole numbers"))
     else:
         plan.bounds[column.name] = _extremes(column)
-    # An infinite value is one finding, not two.
-    finite = f"isfinite({name}) AND " if floating else ""
     single = pa.types.is_float32(values.type)
     for rule, bound, sign in (("minimum", column.minimum, "<"), ("maximum", column.maximum, ">")):
         if bound is None or math.isinf(bound):
@@ -139,7 +138,7 @@ def _plan_number(values: pa.ChunkedArray, column: Column, plan: Plan) -> None:
 
 def _extremes(column: Column) -> tuple[float, float]:
     """What finite values lie between, at least; an infinite bound is none."""
-    largest = sys.float_info.max
+    largest = float(np.finfo(np.float32).max)
     low = -largest if column.minimum is None else max(column.minimum, -largest)
     return low, largest if column.maximum is None else min(column.maximum, largest)
 

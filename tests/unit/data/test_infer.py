@@ -247,3 +247,13 @@ def test_another_label_is_not_merged() -> None:
     other, _ = inferred(label="member")
     with pytest.raises(ContractError, match="member"):
         merge_contract(contract, other)
+
+
+def test_doubles_beyond_single_precision_are_no_features() -> None:
+    table = pa.table(
+        {"x": [1e308, -1e308] * 20, "z": [float(n % 7) for n in range(40)], "y": ["a", "b"] * 20}
+    )
+    found = infer(table, name="t", label="y", task="classification")
+    assert found.contract.column("x").role == "ignored"
+    assert any("x: ignored, its values go beyond single precision" in note for note in found.notes)
+    assert validate(table, found.contract).holds

@@ -9,7 +9,7 @@ import pytest
 
 from modelyard.data.contract import Column, Contract
 from modelyard.data.findings import Finding, Findings
-from modelyard.data.physical import tensor_column
+from modelyard.data.physical import BEYOND_SINGLE, tensor_column
 from modelyard.data.validate import validate
 
 
@@ -37,6 +37,8 @@ def test_good_data_holds(table: pa.Table, contract: Contract) -> None:
         ([1.0, -2.0, -3.0], Column("x", "number", minimum=0), "minimum", 2, "-2"),
         ([1, 200], Column("x", "integer", maximum=120), "maximum", 1, "200"),
         ([1.0, float("inf"), -float("inf")], Column("x", "number", maximum=5), "infinite", 2, "inf"),
+        ([1.0, 1e308, -3.5e38], Column("x", "number", maximum=5), "infinite", 2, "1e+308"),
+        ([1.0, None, 1e308], Column("x", "integer", missing_max=0.5), "infinite", 1, "1e+308"),
         ([1.0, 1.5], Column("x", "integer"), "whole", 1, "1.5"),
         ([0, 1, 7], Column("x", "boolean"), "boolean", 1, "7"),
         (["a", "ä'\"; DROP"], Column("x", "category", categories=("a", "b")), "category", 1, "ä'\"; DROP"),
@@ -167,3 +169,15 @@ def test_findings_round_trip(table: pa.Table, contract: Contract) -> None:
     assert Findings.from_json(found.to_json()) == found
     verdict = found.to_verdict("data.1")
     assert not verdict.passed and "'age'" in verdict.why
+
+
+def test_the_largest_single_is_finite_and_the_next_double_beyond_it_is_not() -> None:
+    largest = float(np.finfo(np.float32).max)
+    column = Column("x", "number")
+    assert not broken(pa.array([largest, -largest]), column)
+    assert not broken(pa.array([largest], pa.float32()), column)
+    found = broken(pa.array([BEYOND_SINGLE, -BEYOND_SINGLE, np.nextafter(BEYOND_SINGLE, 0)]), column)
+    assert [(finding.rule, finding.rows) for finding in found] == [("infinite", 2)]
+    with np.errstate(over="ignore"):
+        assert np.isinf(np.float32(BEYOND_SINGLE))
+    assert np.float32(np.nextafter(BEYOND_SINGLE, 0)) == np.float32(largest)
