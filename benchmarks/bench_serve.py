@@ -29,7 +29,7 @@ import serve_yard as yard
 from serve import peers
 from serve.ask import asks
 from serve.bar import Bar, number, rows_of, script
-from serve.found import BARE, CEILING, OURS, SILENT, Bench
+from serve.found import BARE, CEILING, DOOR, OURS, SILENT, Bench
 from serve.found import beside as beside_name
 from serve.loops import Tail, overload, tails
 from serve.server import SERVER_CORE, Failed, Server, free_port
@@ -67,7 +67,7 @@ def ours(bench: Bench, name: str, **options: Any) -> Server:
 
 
 def begin(bench: Bench) -> None:
-    """Ours with everything on, ours without its log, the HTTP ceiling, and a bare loop."""
+    """Ours with everything on, ours without its log, the HTTP ceilings, and a bare loop."""
     started = [ours(bench, OURS), ours(bench, SILENT, sample=0.0)]
     files = [str(bench.files[model]) for model in ("mlp", "cnn")]
     for name in (CEILING, BARE):
@@ -75,10 +75,13 @@ def begin(bench: Bench) -> None:
         started.append(
             Server(name, [sys.executable, str(HERE / "serve_bare.py"), name, str(port), *files], port)
         )
+    port = free_port()
+    engine = [sys.executable, str(HERE / "serve" / "engines.py"), "--serve", "modelyard", "--port", str(port)]
+    started.append(Server(DOOR, engine, port))
     bench.running += started
     for server in started:
-        server.wait(server.listens)
-        for model in () if server.name == CEILING else ("mlp", "cnn"):
+        server.wait(server.listens, 30)
+        for model in () if server.name in (CEILING, DOOR) else ("mlp", "cnn"):
             server.wait(_right(bench, server, model))
 
 
@@ -186,6 +189,10 @@ def _http(bench: Bench, bar: Bar) -> None:
     bar.least("mlp c=64 of the HTTP ceiling", 0.6, bench.ratio("mlp-json", 64, OURS, CEILING))
     cpu = bench.ratio("mlp-json", 64, CEILING, OURS, "cpu_us")
     bar.beside("  the same by CPU time a request", "" if cpu is None else f"{cpu:.3g}")
+    door = bench.ratio("mlp-json", 64, OURS, DOOR)
+    bar.beside(
+        "  of a constant answer through our own door", "not measured" if door is None else f"{door:.3g}"
+    )
     plain = bench.ratio("mlp-json", 64, OURS, BARE)
     bar.beside("  against the bare loop", "" if plain is None else f"{plain:.3g}x")
     one = bench.ratio("mlp-json", 1, OURS, BARE, "p50_ms")
@@ -238,6 +245,9 @@ def _workers(bar: Bar) -> None:
     found = script(HERE / "serve" / "workers.py")
     value, why = number(found, "ratio", "speedup", "two_over_one")
     bar.least("two workers on two cores over one", 1.8, value, "x", why)
+    if isinstance(found, dict) and "ratio_by_cpu" in found:
+        calm = "" if found.get("undisturbed", True) else ", other work took part of the cores meanwhile"
+        bar.beside("  the same by CPU time", f"{found['ratio_by_cpu']:.3g}x{calm}")
 
 
 def _many(bar: Bar, models: int) -> None:

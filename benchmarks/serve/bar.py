@@ -58,13 +58,14 @@ class Bar:
 
 
 def script(path: Path, *arguments: str, timeout: float = 600.0) -> Measured | str:
-    """The JSON that another benchmark prints as its last line; a sentence when there is none."""
+    """The JSON that another benchmark prints, alone or as its last line; a sentence when there is none."""
     if not path.exists():
         return f"there is no {path.name}"
     try:
         ended = subprocess.run([sys.executable, str(path), *arguments], capture_output=True, text=True,
                                check=True, timeout=timeout)  # fmt: skip
-        found = json.loads(ended.stdout.strip().splitlines()[-1])
+        text = ended.stdout.strip()
+        found = json.loads(text if text.startswith("{") else text.splitlines()[-1])
     except subprocess.CalledProcessError as error:
         words = [line for line in error.stderr.splitlines() if line.strip()] or [f"exit {error.returncode}"]
         return f"{path.name} fails: {words[-1][:120]}"

@@ -12,7 +12,8 @@ from typing import Any
 from serve.ask import Ask
 from serve.server import Failed, Server
 
-OURS, CEILING, BARE, SILENT = "modelyard", "constant", "bare", "no-log"
+OURS, CEILING, BARE, SILENT, DOOR = "modelyard", "constant", "bare", "no-log", "our-door"
+"""`constant` answers from bare Granian, `our-door` from our HTTP door with nothing behind it."""
 
 Runs = dict[tuple[str, str, int], list[dict[str, float]]]
 
