@@ -80,7 +80,15 @@ def begin(bench: Bench) -> None:
     started.append(Server(DOOR, engine, port))
     bench.running += started
     for server in started:
-        server.wait(server.listens, 30)
+        try:
+            server.wait(server.listens, 30)
+        except Failed as error:
+            if server.name != DOOR:
+                raise
+            bench.note(error)
+            bench.running.remove(server)
+            server.stop()
+            continue
         for model in () if server.name in (CEILING, DOOR) else ("mlp", "cnn"):
             server.wait(_right(bench, server, model))
 
