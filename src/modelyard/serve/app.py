@@ -27,7 +27,7 @@ from modelyard.serve.access.guard import Guard
 from modelyard.serve.access_rules import check_origin, role_of
 from modelyard.serve.arrivals import Arrivals
 from modelyard.serve.codec.inference import read_request, write_answer, write_error
-from modelyard.serve.describe import Describer
+from modelyard.serve.describe import Board, Describer
 from modelyard.serve.dialect import Ask, Dialect, Read
 from modelyard.serve.dialects import rows_reader
 from modelyard.serve.encoding import SMALLEST, accepted, check_encoding, pack, unpack
@@ -80,6 +80,7 @@ class App:
         arrivals: Arrivals | None = None,
         watch: Watch | None = None,
         dialects: Sequence[Dialect] = (),
+        board: Board | None = None,
     ) -> None:
         self._plane = plane
         self._router = plane.router
@@ -94,8 +95,15 @@ class App:
         self._watch = watch or Watch(clock)
         self._dialects = tuple(dialects)
         self._describer = Describer(
-            self._router, health, metrics, version=version, limits=limits, guarded=guard is not None
+            self._router,
+            health,
+            metrics,
+            version=version,
+            limits=limits,
+            guarded=guard is not None,
+            board=board,
         )
+        self._alone = board is None
         self._recent = Recent()
         self._statuses: dict[int, Counter] = {}
         self._changes: set[asyncio.Task[None]] = set()
@@ -346,9 +354,12 @@ class App:
             if error is not None:
                 self.refuse(error, reply)
                 return
+            strange = len(items) - known
+            # Another worker may have answered what this one has not seen.
+            sure = self._alone or not strange
             self._metrics.feedback.at(name, "true").add(known)
-            self._metrics.feedback.at(name, "false").add(len(items) - known)
-            body = orjson.dumps({"accepted": len(items), "unknown": len(items) - known})
+            self._metrics.feedback.at(name, "false" if sure else "unsure").add(strange)
+            body = orjson.dumps({"accepted": len(items), "unknown": strange if sure else None})
             self._send(reply, 200, JSON_TYPE, body)
 
         self._executor.offload(store, stored)

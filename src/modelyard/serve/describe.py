@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, Protocol
 
 import orjson
 
@@ -23,11 +24,30 @@ TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
 
 
+class Board(Protocol):
+    """What the workers of a service say of themselves, brought together."""
+
+    def text(self) -> bytes: ...
+
+    def report(self) -> dict[str, Any]: ...
+
+
 class Describer:
-    """Answers GET requests. With `guarded` the two probes, which need no token, say only yes or no."""
+    """Answers GET requests. With `guarded` the two probes, which need no token, say only yes or no.
+
+    With a `board` the metrics are those of all workers, else of this process.
+    """
 
     def __init__(
-        self, router: Router, health: Health, metrics: Metrics, *, version: str, limits: Limits, guarded: bool
+        self,
+        router: Router,
+        health: Health,
+        metrics: Metrics,
+        *,
+        version: str,
+        limits: Limits,
+        guarded: bool,
+        board: Board | None = None,
     ) -> None:
         self._router = router
         self._health = health
@@ -36,15 +56,17 @@ class Describer:
         self._limits = limits
         self._guarded = guarded
         self._statistics = Statistics(router, metrics)
+        self._board = board
+        self._counted: set[str] = set()
         self._described: tuple[int, bytes] | None = None
+        metrics.before(self._count_waiting)
 
     def tell(self, parts: list[str]) -> tuple[int, Written]:
         """Status and body; raises `RequestError` 404 for what is not here."""
         match parts:
             case ["", "metrics"]:
-                for served in self._served():
-                    self._metrics.waiting.at(served.digest).set(served.lane.waiting)
-                return 200, Written(self._metrics.text(), TEXT_TYPE)
+                text = self._metrics.text() if self._board is None else self._board.text()
+                return 200, Written(text, TEXT_TYPE)
             case ["", "openapi.json"]:
                 return 200, Written(self._openapi())
             case ["", "v2"]:
@@ -85,11 +107,24 @@ class Describer:
         if what == "live":
             return 200, Written(b'{"live":true}')
         if what == "ready":
-            report: dict[str, Any] = {"ready": health.ready} if self._guarded else health.report()
+            report: dict[str, Any] = {"ready": health.ready} if self._guarded else self._report()
             return (200 if health.ready else 503), Written(orjson.dumps(report))
         if what:
             raise nothing_here(["", "v2", "health", what])
-        return 200, Written(orjson.dumps(health.report()))
+        return 200, Written(orjson.dumps(self._report()))
+
+    def _report(self) -> dict[str, Any]:
+        alone = {"pid": os.getpid(), "workers": {"wanted": 1, "ready": int(self._health.ready)}}
+        return self._health.report() | (alone if self._board is None else self._board.report())
+
+    def _count_waiting(self) -> None:
+        waiting = self._metrics.waiting
+        served = {item.digest: item for item in self._served()}
+        for digest, item in served.items():
+            waiting.at(digest).set(item.lane.waiting)
+        for digest in self._counted - served.keys():
+            waiting.forget(digest)
+        self._counted = set(served)
 
     def _tell_model(self, name: str, rest: list[str]) -> tuple[int, Written]:
         version: str | None = None
@@ -128,7 +163,8 @@ class Describer:
         return self._described[1]
 
     def _served(self) -> list[Served]:
-        return [item for endpoint in self._router.endpoints.values() for item in endpoint.releases.values()]
+        endpoints = list(self._router.endpoints.values())
+        return [item for endpoint in endpoints for item in endpoint.releases.values()]
 
 
 def not_ready(state: dict[str, Any]) -> tuple[str, str]:

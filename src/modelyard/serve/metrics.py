@@ -7,13 +7,17 @@ are taken on the event loop's thread or under the interpreter's lock, so none is
 from __future__ import annotations
 
 import math
+import operator
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
 
 LATENCY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
                    2.5, 5.0, 10.0)  # fmt: skip
 BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+
+Samples: TypeAlias = Mapping[str, Sequence[tuple[tuple[str, ...], Sequence[float]]]]
+"""What was counted, as plain values: by family, the label values and the numbers of each sample."""
 
 
 class Counter:
@@ -28,25 +32,39 @@ class Counter:
         """Adds an amount, which must not be negative."""
         self.value += amount
 
+    def numbers(self) -> list[float]:
+        return [self.value]
+
+    def join(self, numbers: Sequence[float], *, first: bool) -> None:
+        """Adds what another process counted."""
+        self.value += numbers[0]
+
     def lines(self, name: str, labels: str) -> Iterable[str]:
         yield f"{name}{labels} {_number(self.value)}"
 
 
 class Gauge:
-    """A number that goes up and down, set or read by a function when it is asked for."""
+    """A number that goes up and down. `over` makes one of two processes' numbers: `min`, `max`, a sum."""
 
-    __slots__ = ("read", "value")
+    __slots__ = ("over", "value")
 
-    def __init__(self, read: Callable[[], float] | None = None) -> None:
+    def __init__(self, over: Callable[[float, float], float] = operator.add) -> None:
         self.value = 0.0
-        self.read = read
+        self.over = over
 
     def set(self, value: float) -> None:
         """Sets the value."""
         self.value = value
 
+    def numbers(self) -> list[float]:
+        return [self.value]
+
+    def join(self, numbers: Sequence[float], *, first: bool) -> None:
+        """Takes another process's number over, or makes one of both."""
+        self.value = numbers[0] if first else self.over(self.value, numbers[0])
+
     def lines(self, name: str, labels: str) -> Iterable[str]:
-        yield f"{name}{labels} {_number(self.value if self.read is None else self.read())}"
+        yield f"{name}{labels} {_number(self.value)}"
 
 
 class Histogram:
@@ -85,6 +103,15 @@ class Histogram:
     def count(self) -> int:
         """How many values were observed."""
         return sum(self.counts)
+
+    def numbers(self) -> list[float]:
+        return [*self.counts, self.total]
+
+    def join(self, numbers: Sequence[float], *, first: bool) -> None:
+        """Adds what another process observed; other buckets than these say nothing here."""
+        if len(numbers) == len(self.counts) + 1:
+            self.counts = [mine + int(theirs) for mine, theirs in zip(self.counts, numbers, strict=False)]
+            self.total += numbers[-1]
 
     def lines(self, name: str, labels: str) -> Iterable[str]:
         counts = list(self.counts)
@@ -126,6 +153,15 @@ class Family(Generic[S]):
         """Drops the sample for these label values, of something that is served no more."""
         self._children.pop(values, None)
 
+    def samples(self) -> list[tuple[tuple[str, ...], list[float]]]:
+        """The numbers of every sample."""
+        return [(values, child.numbers()) for values, child in list(self._children.items())]
+
+    def join(self, values: tuple[str, ...], numbers: Sequence[float]) -> None:
+        """Adds another process's sample to the one with these label values."""
+        first = values not in self._children
+        self.at(*values).join(numbers, first=first)
+
     def text(self) -> Iterable[str]:
         """The family's lines in the exposition format."""
         yield f"# HELP {self.name} {self.help}"
@@ -138,7 +174,10 @@ class Family(Generic[S]):
 
 
 class Metrics:
-    """What one serving process counts; the fields are the families, `text` is what a scraper reads."""
+    """What one serving process counts; the fields are the families, `text` is what a scraper reads.
+
+    `samples` and `join` bring the counts of several processes together.
+    """
 
     def __init__(self) -> None:
         by_release = ("endpoint", "release", "version", "arm", "outcome")
@@ -196,14 +235,17 @@ class Metrics:
             ("endpoint", "known"),
         )
         self.generation = self._gauge(
-            "modelyard_endpoint_generation", "Ledger index of the policy that is served.", ("endpoint",)
+            "modelyard_endpoint_generation",
+            "Ledger index of the policy that is served (by all workers).",
+            ("endpoint",),
+            min,
         )
         self.swaps = self._counter("modelyard_swaps_total", "Policies taken over.", ("endpoint",))
         self.refused = self._counter(
             "modelyard_refused_total", "Policies not taken over because a release failed.", ("endpoint",)
         )
         self.store_up = self._gauge(
-            "modelyard_store_up", "1 when the store answered the last time it was asked.", ()
+            "modelyard_store_up", "1 when the store answered the last time it was asked.", (), min
         )
         self.loads = self._counter(
             "modelyard_loads_total",
@@ -235,6 +277,18 @@ class Metrics:
         for settle in self._before:
             settle()
 
+    def samples(self) -> Samples:
+        """Everything that was counted, as plain values."""
+        self.settle()
+        return {family.name: family.samples() for family in self._families}
+
+    def join(self, samples: Samples, *, gauges: bool = True) -> None:
+        """Adds what another process counted; without `gauges` only what grows, of one that has ended."""
+        for family in self._families:
+            if gauges or family.kind != "gauge":
+                for values, numbers in samples.get(family.name, ()):
+                    family.join(tuple(values), numbers)
+
     def text(self) -> bytes:
         """Everything in the exposition format."""
         self.settle()
@@ -244,8 +298,14 @@ class Metrics:
     def _counter(self, name: str, help: str, labels: tuple[str, ...]) -> Family[Counter]:
         return self._add(Family(name, help, labels, Counter))
 
-    def _gauge(self, name: str, help: str, labels: tuple[str, ...]) -> Family[Gauge]:
-        return self._add(Family(name, help, labels, Gauge))
+    def _gauge(
+        self,
+        name: str,
+        help: str,
+        labels: tuple[str, ...],
+        over: Callable[[float, float], float] = operator.add,
+    ) -> Family[Gauge]:
+        return self._add(Family(name, help, labels, lambda: Gauge(over)))
 
     def _histogram(
         self, name: str, help: str, labels: tuple[str, ...], bounds: tuple[float, ...]

@@ -136,7 +136,7 @@ def _endpoint(name: str, served: Described, limits: Limits, guarded: bool) -> di
             {"parameters": [timeout()], "requestBody": rows}),
         f"/feedback/{name}": post(
             "The right answers, by prediction id.", {"200": answer("What was kept.", fields_of(
-                {"accepted": {"type": "integer"}, "unknown": {"type": "integer"}}))},
+                {"accepted": {"type": "integer"}, "unknown": {"type": ["integer", "null"]}}))},
             ("400", "403", "404", "408", "413", "415", "503"), guarded,
             {"requestBody": body(_feedback(served.labels))}),
         f"/v2/models/{name}": get("Metadata.", {"200": answer("Tensors.", model)}, ("404", "503"), guarded),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -19,6 +20,12 @@ from modelyard.core.files import write_atomic
 
 LISTEN_FD = 3
 """The number under which a child finds its listening socket."""
+
+LINK_FD = 4
+"""The number under which a worker finds its end of the line to who watches over it."""
+
+ANSWERS, ENDS = b"1", b"0"
+"""What a worker says on its link: that it takes connections from now on, and that it takes no more."""
 
 FORMAT = 1
 """Version of the pid file; raise it when an older reader would misread a field."""
@@ -63,6 +70,11 @@ class ProcessFile:
 def start_time(pid: int) -> int | None:
     """When the process began, in the kernel's ticks since boot; `None` when it is gone or a corpse."""
     _reap(pid)
+    return started_at(pid)
+
+
+def started_at(pid: int) -> int | None:
+    """As `start_time`, and leaves a corpse for its parent to collect."""
     try:
         # The program's name stands in brackets and may hold anything, brackets and spaces too.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
@@ -71,11 +83,18 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def spawn(command: Sequence[str], *, listening: socket.socket, log: Path, session: bool) -> int:
+def spawn(
+    command: Sequence[str],
+    *,
+    listening: socket.socket,
+    log: Path,
+    session: bool,
+    link: socket.socket | None = None,
+) -> int:
     """Starts Python with these arguments and returns its pid; the child finds the socket as `LISTEN_FD`.
 
     With `session` the child gets a session of its own and outlives its starter and the starter's terminal.
-    Its output goes to the end of `log`.
+    Its output goes to the end of `log`. It finds `link` as `LINK_FD`.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     actions: list[tuple[Any, ...]] = [
@@ -86,7 +105,16 @@ def spawn(command: Sequence[str], *, listening: socket.socket, log: Path, sessio
         (os.POSIX_SPAWN_DUP2, listening.fileno(), LISTEN_FD),
     ]
     arguments = [sys.executable, *command]
-    return os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions, setsid=session)
+    held = None
+    if link is not None:
+        # Out of the way of the numbers that are given before it.
+        held = fcntl.fcntl(link.fileno(), fcntl.F_DUPFD_CLOEXEC, 16)
+        actions.append((os.POSIX_SPAWN_DUP2, held, LINK_FD))
+    try:
+        return os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions, setsid=session)
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 def end(found: ProcessFile, *, wait: float) -> None:

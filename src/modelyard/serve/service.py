@@ -15,10 +15,11 @@ import msgspec
 
 from modelyard.core.errors import ServeError
 from modelyard.core.files import file_lock, write_atomic
+from modelyard.serve.listeners import BACKLOG
 from modelyard.serve.options import ServeOptions
 from modelyard.serve.process import LISTEN_FD, ProcessFile, bind, end, spawn, start_time
+from modelyard.serve.worker_board import ready_workers
 
-BACKLOG = 1_024
 _TAIL = 2_000
 
 
@@ -77,7 +78,8 @@ def _start(options: ServeOptions, wait: float) -> Running:
         host, port = listening.getsockname()[:2]
         write_atomic(stored, msgspec.json.format(msgspec.json.encode(_stored(options))))
         began = log.stat().st_size if log.exists() else 0
-        command = ["-m", "modelyard.serve.worker", str(stored), "--fd", str(LISTEN_FD)]
+        module = "modelyard.serve.worker" if options.workers == 1 else "modelyard.serve.supervisor"
+        command = ["-m", module, str(stored), "--fd", str(LISTEN_FD)]
         pid = spawn(command, listening=listening, log=log, session=True)
         url = f"{'http' if options.tls is None else 'https'}://{_reachable(host)}:{port}"
         found = ProcessFile(pid, start_time(pid) or 0, url, _stored(options))
@@ -98,7 +100,7 @@ def _await_ready(found: ProcessFile, options: ServeOptions, wait: float) -> None
         if not found.lives:
             raise ServeError("the service ended as it started")
         report = _report(found.url)
-        if report.get("ready"):
+        if report.get("ready") and _all_answer(options):
             return
         for name, state in report.get("endpoints", {}).items():
             if not state["ready"] and "refused" in state:
@@ -108,6 +110,11 @@ def _await_ready(found: ProcessFile, options: ServeOptions, wait: float) -> None
             what = "the service is not ready" + (f", {store}" if store else "")
             raise ServeError(what, value=list(options.endpoints), rule=f"ready within {wait:g} s")
         time.sleep(0.01)
+
+
+def _all_answer(options: ServeOptions) -> bool:
+    """Whether the workers that one cannot choose to ask answer too."""
+    return options.workers == 1 or ready_workers(options.state, options.workers) == options.workers
 
 
 def _report(url: str) -> dict[str, Any]:

@@ -1,16 +1,17 @@
 """The serving process: the one place where its parts are put together.
 
-    python -m modelyard.serve.worker OPTIONS.json --fd N
+    python -m modelyard.serve.worker OPTIONS.json --fd N [--slot I --link M]
 
-`OPTIONS.json` is what `ServeOptions.to_json` wrote. `--fd` is the listening socket, inherited.
-With
-several workers the process only watches over them. It prints nothing but the log, to standard error.
+`OPTIONS.json` is what `ServeOptions.to_json` wrote. `--fd` is the listening socket, inherited. One worker
+of several is told its slot and the link to the supervisor that started it. It prints nothing but the log,
+to standard error.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -18,6 +19,7 @@ import secrets
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,16 +46,17 @@ from modelyard.serve.model_facts import Statistics
 from modelyard.serve.options import ServeOptions
 from modelyard.serve.plane import Plane
 from modelyard.serve.pool import Served, make_ready
-from modelyard.serve.process import bind
+from modelyard.serve.prepare import prepare
+from modelyard.serve.process import ANSWERS, ENDS
 from modelyard.serve.repository import Repository, Wanted
 from modelyard.serve.residency import Residency
 from modelyard.serve.router import Endpoint, Router
 from modelyard.serve.rsgi import RsgiDoor
 from modelyard.serve.shelf import Shelf
 from modelyard.serve.source import StoreSource
-from modelyard.serve.supervisor import supervise
 from modelyard.serve.tracing import open_exporter
 from modelyard.serve.watch import Watch
+from modelyard.serve.worker_board import WorkerBoard
 
 if TYPE_CHECKING:
     from modelyard.serve.grpc.door import GrpcDoor
@@ -64,8 +67,16 @@ LOAD_SECONDS = 5.0
 _LOG = logging.getLogger("modelyard.serve")
 
 
-async def serve(options: ServeOptions, listening: socket.socket) -> None:
-    """Serves on a bound socket until SIGTERM or SIGINT, then finishes what is in work."""
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One worker of several: its slot, and the link to its supervisor."""
+
+    slot: int
+    link: socket.socket
+
+
+async def serve(options: ServeOptions, listening: socket.socket, member: Member | None = None) -> None:
+    """Serves on a bound socket until SIGTERM, SIGINT or its supervisor's end; finishes what is in work."""
     loop = asyncio.get_running_loop()
     clock = SYSTEM_CLOCK
     metrics = Metrics()
@@ -84,6 +95,9 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
     log.source = plane.settle
     health = Health(router, follower)
     watch = Watch(clock, lines=options.access_log, exporter=exporter)
+    board = None
+    if member is not None:
+        board = WorkerBoard(options.state, member.slot, options.workers, metrics, health)
     app = App(
         plane,
         health,
@@ -98,35 +112,36 @@ async def serve(options: ServeOptions, listening: socket.socket) -> None:
         arrivals=arrivals,
         watch=watch,
         dialects=(Dialects(),),
+        board=board,
     )
     _attend(loader, loop, plane, arrivals, app)
     door = RsgiDoor(app, options.limits, clock, tls=options.tls)
 
-    stopping = _stop_event(loop)
+    stopping = _stop_event(loop, member)
     follower.restore()
     follower.start()
     log.start()
     await _loaded(health, stopping)
-    _settle_garbage()
-    _LOG.info("listening on %s", listening.getsockname())
-    door.open(listening, loop)
+    # Before HTTP: whoever hears there that the service is ready may ask here.
     grpc = None
     if options.grpc_port is not None:
         grpc = await _open_grpc(options, plane, health, metrics, guard, repository, watch, app, arrivals)
+    _settle_garbage()
+    _LOG.info("listening on %s", listening.getsockname())
+    door.open(listening, loop)
+    if board is not None:
+        await asyncio.to_thread(board.open)
+    _say(member, ANSWERS)
     await stopping.wait()
 
+    _say(member, ENDS)
     _LOG.info("draining")
     health.draining = True
-    listening_closed = asyncio.ensure_future(door.close())
-    grpc_closed = asyncio.ensure_future(grpc.close(options.drain)) if grpc is not None else None
-    deadline = loop.time() + options.drain
-    while plane.open and loop.time() < deadline:
-        await asyncio.sleep(0.01)
-    await asyncio.wait([listening_closed], timeout=max(0.1, min(1.0, deadline - loop.time())))
-    if grpc_closed is not None:
-        await asyncio.wait([grpc_closed], timeout=max(0.1, deadline - loop.time()))
+    await _drain(options.drain, plane, door, grpc)
     await asyncio.to_thread(follower.stop)
     await asyncio.to_thread(log.close)
+    if board is not None:
+        await asyncio.to_thread(board.close)
     if exporter is not None:
         await asyncio.to_thread(exporter.close)
     _LOG.info("ended with %d requests open", plane.open)
@@ -213,12 +228,39 @@ def _attend(
     loader.gone = gone
 
 
-def _stop_event(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
+async def _drain(seconds: float, plane: Plane, door: RsgiDoor, grpc: GrpcDoor | None) -> None:
+    """Takes no more connections, and waits so long for the answers in work."""
+    loop = asyncio.get_running_loop()
+    http_closed = asyncio.ensure_future(door.close())
+    grpc_closed = asyncio.ensure_future(grpc.close(seconds)) if grpc is not None else None
+    deadline = loop.time() + seconds
+    while plane.open and loop.time() < deadline:
+        await asyncio.sleep(0.01)
+    await asyncio.wait([http_closed], timeout=max(0.1, min(1.0, deadline - loop.time())))
+    if grpc_closed is not None:
+        await asyncio.wait([grpc_closed], timeout=max(0.1, deadline - loop.time()))
+
+
+def _stop_event(loop: asyncio.AbstractEventLoop, member: Member | None) -> asyncio.Event:
+    """An event that SIGTERM, SIGINT and the end of the supervisor set."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    if member is not None:
+
+        def ended() -> None:
+            loop.remove_reader(member.link)
+            stopping.set()
+
+        # Nothing is ever sent this way: what can be read is the end.
+        loop.add_reader(member.link, ended)
     return stopping
+
+
+def _say(member: Member | None, what: bytes) -> None:
+    if member is not None:
+        with contextlib.suppress(OSError):
+            member.link.send(what)
 
 
 def _settle_garbage() -> None:
@@ -234,13 +276,6 @@ def _settle_garbage() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _check_access(options: ServeOptions) -> None:
-    """Raises `ServeError` before anything starts when nobody could be let in, or the certificate is wrong."""
-    open_guard(options.state, SYSTEM_CLOCK, needed=options.needs_token)
-    if options.tls is not None:
-        options.tls.check()
-
-
 async def _loaded(health: Health, stopping: asyncio.Event) -> None:
     """Waits, not for long, until every endpoint is served or refused; clients wait with it."""
     loop = asyncio.get_running_loop()
@@ -254,24 +289,19 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="modelyard.serve.worker")
     parser.add_argument("options", type=Path)
     parser.add_argument("--fd", type=int, required=True)
-    parser.add_argument("--alone", action="store_true", help="be one worker of several")
+    parser.add_argument("--slot", type=int, help="be one worker of several")
+    parser.add_argument("--link", type=int, help="the socket to the supervisor")
     given = parser.parse_args(arguments)
     write_log_lines()
     try:
         options = ServeOptions.from_json(orjson.loads(given.options.read_bytes()))
-        if not given.alone:
-            _check_access(options)
-            Wanted(options.state, options.endpoints).reset()
+        if given.slot is None:
+            prepare(options)
+            member = None
+        else:
+            member = Member(given.slot, socket.socket(fileno=given.link))
         with socket.socket(fileno=given.fd) as listening:
-            if options.grpc_port is not None and not given.alone:
-                # Workers share the port among themselves, and would with another service of this user.
-                bind(
-                    "127.0.0.1" if options.host == "localhost" else options.host, options.grpc_port, 1
-                ).close()
-            if options.workers > 1 and not given.alone:
-                supervise(options, given.options, listening)
-            else:
-                uvloop.run(serve(options, listening))
+            uvloop.run(serve(options, listening, member))
     except ModelyardError as error:
         _LOG.error("%s", error)
         return error.exit_code
