@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,12 +53,20 @@ class Supervisor:
     """Keeps one worker in each slot.
 
     A worker's link tells whether it answers; only those that do get new connections. The link's end tells
-    the worker that nobody watches over it any more, and it ends too.
+    the worker that nobody watches over it any more, and it ends too. `worker` is what Python is called
+    with for one.
     """
 
-    def __init__(self, options: ServeOptions, file: Path, first: socket.socket) -> None:
+    def __init__(
+        self,
+        options: ServeOptions,
+        file: Path,
+        first: socket.socket,
+        *,
+        worker: Sequence[str] = ("-m", "modelyard.serve.worker"),
+    ) -> None:
         self._options = options
-        self._file = file
+        self._command = [*worker, str(file), "--fd", str(LISTEN_FD), "--link", str(LINK_FD)]
         self._listeners = Listeners(first, options.workers)
         self._workers: dict[int, _Worker] = {}
         self._failures = 0
@@ -94,8 +103,7 @@ class Supervisor:
             if slot not in self._workers:
                 mine, link = socket.socketpair()
                 mine.setblocking(False)
-                command = ["-m", "modelyard.serve.worker", str(self._file), "--fd", str(LISTEN_FD),
-                           "--slot", str(slot), "--link", str(LINK_FD)]  # fmt: skip
+                command = [*self._command, "--slot", str(slot)]
                 log = self._options.state / "service.log"
                 with link:
                     pid = spawn(command, listening=self._listeners[slot], log=log, session=False, link=link)
