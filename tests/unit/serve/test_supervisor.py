@@ -107,7 +107,7 @@ def test_one_that_is_killed_is_replaced_however_often(watched: Callable[[str], W
 
 def test_on_sigterm_all_are_ended(watched: Callable[[str], Watched]) -> None:
     made = watched("")
-    until(lambda: len(made.lines("began")) == 2)
+    until(lambda: len(made.lines("answers")) == 2)
     pids = made.pids("0") + made.pids("1")
     made.process.terminate()
     made.process.communicate(timeout=20)
@@ -117,6 +117,6 @@ def test_on_sigterm_all_are_ended(watched: Callable[[str], Watched]) -> None:
 
 def test_without_their_supervisor_workers_know_it(watched: Callable[[str], Watched]) -> None:
     made = watched("")
-    until(lambda: len(made.lines("began")) == 2)
+    until(lambda: len(made.lines("answers")) == 2)
     made.process.kill()
     until(lambda: sorted(slot for _, _, slot in made.lines("left")) == ["0", "1"])
