@@ -379,6 +379,39 @@ def test_training_rows_without_numbers_are_told(name: str, rows: str) -> None:
     assert np.isfinite(predict(OnnxRuntime().load(found.model), good)).all()
 
 
+def test_a_bias_that_a_branch_reads_too_keeps_its_size() -> None:
+    """Units leave the layer in front, whose bias an If reads again: without rows no proof would find it."""
+    info = helper.make_tensor_value_info
+    branch = [
+        helper.make_graph(
+            [
+                helper.make_node("Add", ["b", "total"], [f"{name}_sum"]),
+                helper.make_node("ReduceSum", [f"{name}_sum"], [f"{name}_out"], keepdims=0),
+            ],
+            name, [],
+            [info(f"{name}_out", TensorProto.FLOAT, [])],
+        )
+        for name in ("yes", "no")
+    ]  # fmt: skip
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "v"], ["m"]),
+        helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0),
+        helper.make_node("Greater", ["total", "none"], ["so"]),
+        helper.make_node("If", ["so"], ["i"], then_branch=branch[0], else_branch=branch[1]),
+        helper.make_node("Add", ["m", "i"], ["a"]),
+    ]
+    constants = {"w": weights(0, 20, 40), "b": np.arange(40, dtype=np.float32), "v": weights(1, 40, 8),
+                 "none": np.float32(0)}  # fmt: skip
+    model, rows = made(nodes, constants, [20], 17, [20])
+    found = StructuredPrune(0.5).apply(model, {})
+    proto = onnx.ModelProto.FromString(found.model.onnx)
+    sizes = {tuple(item.dims) for item in proto.graph.initializer if len(item.dims)}
+    assert sizes == {(20, 20), (20,), (20, 8), (40,)}
+    assert StructuredPrune(0.5).apply(model, rows).model.digest == found.model.digest
+
+
 def test_a_weight_that_a_branch_reads_too_is_left_alone_and_said() -> None:
     model, rows = branches(17)
     found = MagnitudePrune(0.5).apply(model, rows)

@@ -74,11 +74,11 @@ def cp(
     if rank >= full_rank(tensor.shape):
         return Cp(_exact(tensor), 0.0)
     rng = np.random.default_rng(seed)
-    most = int(_OPERATIONS / (2 * tensor.ndim * tensor.size * rank))
+    most = max(_FEWEST, min(sweeps, int(_OPERATIONS / (2 * tensor.ndim * tensor.size * rank))))
     best: tuple[list[Array], float] | None = None
     for number in range(starts):
-        start = _start(tensor, rank, number, rng)
-        found = _fitted(tensor / size, start, goal, max(_FEWEST, min(sweeps, most)))
+        start = _start(tensor, rank, number, most, rng)
+        found = _fitted(tensor / size, start, goal, most)
         if best is None or found[1] < best[1]:
             best = found
         if best[1] <= max(goal, _NOTHING):
@@ -114,9 +114,9 @@ def cp_within(kernels: Sequence[Array], energy: float, most: int, *, seed: int =
     return found
 
 
-def _start(tensor: Array, rank: int, number: int, rng: np.random.Generator) -> list[Array]:
+def _start(tensor: Array, rank: int, number: int, sweeps: int, rng: np.random.Generator) -> list[Array]:
     if number == 1 and tensor.ndim > 3:
-        return _unmerged(tensor, rank, rng)
+        return _unmerged(tensor, rank, sweeps, rng)
     factors: list[Array] = [rng.normal(size=(size, rank)) for size in tensor.shape]
     if number == 0:
         for axis, drawn in enumerate(factors):
@@ -125,7 +125,7 @@ def _start(tensor: Array, rank: int, number: int, rng: np.random.Generator) -> l
     return factors
 
 
-def _unmerged(tensor: Array, rank: int, rng: np.random.Generator) -> list[Array]:
+def _unmerged(tensor: Array, rank: int, sweeps: int, rng: np.random.Generator) -> list[Array]:
     """Factors of the tensor with its last two axes as one, each component's last then cut in two by SVD.
 
     With fewer, longer axes components are less alike, and the right ones are found from nearly any start.
@@ -133,7 +133,8 @@ def _unmerged(tensor: Array, rank: int, rng: np.random.Generator) -> list[Array]
     shape = tensor.shape[-2:]
     merged = tensor.reshape(*tensor.shape[:-2], -1)
     scaled = merged / np.linalg.norm(merged)
-    factors, _ = _fitted(scaled, _start(merged, rank, 1 if merged.ndim > 3 else 0, rng), 0.0, _SEARCHED)
+    start = _start(merged, rank, 1 if merged.ndim > 3 else 0, sweeps, rng)
+    factors, _ = _fitted(scaled, start, 0.0, min(sweeps, _SEARCHED))
     left, singular, right = np.linalg.svd(factors[-1].T.reshape(-1, *shape), full_matrices=False)
     root = np.sqrt(singular[:, 0])
     return [*factors[:-1], (left[:, :, 0] * root[:, None]).T, (right[:, 0] * root[:, None]).T]

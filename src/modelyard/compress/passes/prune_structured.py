@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modelyard.compress import graph_file as gf
 from modelyard.compress.pass_protocol import Compressed
 from modelyard.compress.passes.layers import (
     Array,
@@ -140,9 +141,7 @@ def attention_transposed(proto: Any) -> Any:
             continue
         node = onnx.helper.make_node("Transpose", [first.input[0]], list(last.output), perm=[0, 1, 3, 2])
         replace_node(proto, next(item for item in proto.graph.node if item.output == last.output), [node])
-    from modelyard.compress.graph_file import drop_dead
-
-    drop_dead(proto.graph)
+    gf.drop_dead(proto.graph)
     return proto
 
 
@@ -162,7 +161,8 @@ def _from_shape(made: dict[str, Any], name: str) -> bool:
 def _privatise(proto: Any) -> None:
     """Gives each reader of a small shared constant a copy of its own."""
     tensors = {item.name: item for item in proto.graph.initializer if int(np.prod(item.dims)) <= _PRIVATE}
-    seen: set[str] = set()
+    # What an inner graph reads keeps its name and its size.
+    seen = {name for node in proto.graph.node for name in list(gf.reads(node))[len(node.input) :]}
     for node in proto.graph.node:
         for index, name in enumerate(node.input):
             if name in seen and name in tensors:
