@@ -39,7 +39,7 @@ class Peer:
     variants: tuple[str, ...]
     form: Form = PLAIN
     start: float = 60.0
-    seconds: int = 2
+    seconds: int = 3
     quick: bool = False
 
 
