@@ -1,15 +1,20 @@
-"""Many models in one process, and models that come and go; prints JSON.
+"""Many models in one service, over HTTP, and models that come and go; prints JSON.
 
-    python many.py MODELS CYCLES
+    python benchmarks/serve/many.py [MODELS] [CYCLES] [REQUESTS]     (1000 500 10000: about three minutes)
 
-`MODELS` different small models are loaded as the server loads them (read, proved, warmed), each answers
-cold, then one answers warm among all of them. Then `CYCLES` times a model is loaded, asked and let go.
+`MODELS` different small models stand behind one service, which loads one at its start. Each of the others
+is asked once, cold. Then one of them is asked `REQUESTS` times, in turns with the same model in a service
+that has no other. Then `CYCLES` times a model is loaded, asked and unloaded through the repository API of
+that second service.
 """
 
 from __future__ import annotations
 
-import gc
+import argparse
+import http.client
 import json
+import os
+import shutil
 import sys
 import tempfile
 import time
@@ -21,86 +26,150 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import serve_yard as yard
 
-from modelyard.release.load import load_release
-from modelyard.serve.lane import Call
-from modelyard.serve.memory import give_back
-from modelyard.serve.metrics import Metrics
-from modelyard.serve.options import Limits
-from modelyard.serve.pool import Served, make_ready
+from modelyard.serve.options import ServeOptions
+from modelyard.serve.service import start, stop
+
+BODY = json.dumps(
+    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 64], "data": [0.5] * 64}]}
+).encode()
+TURN = 200
+"""Requests to one service before it is the other's turn: noise of the machine meets both."""
+BETWEEN = 10
+"""Cycles between two looks at the memory, over as many models."""
 
 
-class Inline:
-    """An executor for one thread."""
+class Service:
+    """A service and one connection to it."""
 
-    def __init__(self) -> None:
-        self.work: list[Any] = []
-        self.soon = self.work.append
+    def __init__(self, state: Path, place: yard.Yard, names: tuple[str, ...], **options: Any) -> None:
+        began = time.perf_counter()
+        self.state = state
+        running = start(
+            ServeOptions(state=state, root=place.folder / "store", endpoints=names, port=0, keys=place.keys,
+                         **options)
+        )  # fmt: skip
+        self.start_seconds = time.perf_counter() - began
+        self.pid = running.pid
+        self._connection = http.client.HTTPConnection(running.url.removeprefix("http://"), timeout=60)
 
-    def offload(self, work: Any, done: Any, **_: Any) -> None:
-        self.work.append(lambda: done(work()))
+    def post(self, path: str, body: bytes = b"") -> float:
+        """Seconds to the answer, which must be right in its status."""
+        began = time.perf_counter()
+        self._connection.request("POST", path, body)
+        response = self._connection.getresponse()
+        content = response.read()
+        seconds = time.perf_counter() - began
+        if response.status != 200:
+            raise SystemExit(f"{path}: {response.status} {content.decode()[:300]}")
+        return seconds
 
-    def run(self) -> None:
-        while self.work:
-            self.work.pop(0)()
+    def ask(self, name: str) -> float:
+        return self.post(f"/v2/models/{name}/infer", BODY)
+
+    @property
+    def rss_mb(self) -> float:
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        return int(text.split("VmRSS:")[1].split()[0]) / 1000
+
+    def settle(self) -> None:
+        """Waits until the log is written and freed memory was given back."""
+        last = 0.0
+        for _ in range(40):
+            time.sleep(0.5)
+            now = cpu_seconds(self.pid)
+            if now - last < 0.05:
+                return
+            last = now
 
 
-def rss() -> float:
-    text = Path("/proc/self/status").read_text()
-    return int(text.split("VmRSS:")[1].split()[0]) / 1000
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def ask(served: Served, inputs: Any, executor: Inline) -> float:
+def ms(values: list[float], share: float) -> float:
+    return round(1e3 * float(np.quantile(values, share)), 3)
+
+
+def warm(many: Service, one: Service, requests: int) -> dict[str, Any]:
+    """The same model in both services, in turns."""
+    among: list[float] = []
+    alone: list[float] = []
+    for service in (many, one):
+        for _ in range(TURN):
+            service.ask("m0")
+    while len(among) < requests:
+        for service, times in ((many, among), (one, alone)):
+            times += [service.ask("m0") for _ in range(TURN)]
+    found = {
+        "warm_among_ms": [ms(among, 0.5), ms(among, 0.99)],
+        "warm_alone_ms": [ms(alone, 0.5), ms(alone, 0.99)],
+    }
+    ratios = [np.quantile(among, share) / np.quantile(alone, share) for share in (0.5, 0.99)]
+    return found | dict(
+        zip(("warm_p50_ratio", "warm_p99_ratio"), [round(float(r), 3) for r in ratios], strict=True)
+    )
+
+
+def cycled(service: Service, names: tuple[str, ...], cycles: int) -> dict[str, Any]:
+    """The slope of the resident memory over cycles of load, infer, unload, with its standard error."""
+    memory = []
     began = time.perf_counter()
-    served.lane.submit(Call(inputs, 1, lambda *_: None, alone=True))
-    executor.run()
-    return time.perf_counter() - began
+    for cycle in range(cycles):
+        name = names[1 + cycle % BETWEEN]
+        service.post(f"/v2/repository/models/{name}/load")
+        service.ask(name)
+        service.post(f"/v2/repository/models/{name}/unload")
+        if cycle % BETWEEN == BETWEEN - 1:
+            memory.append(service.rss_mb)
+    seconds = time.perf_counter() - began
+    # The first fifth fills caches and heaps.
+    later = np.array(memory[len(memory) // 5 :])
+    at = np.arange(len(later)) * BETWEEN
+    found: dict[str, Any] = {"cycles": cycles, "cycle_ms": round(1e3 * seconds / max(1, cycles), 1)}
+    if len(later) < 4:
+        return found
+    slope, base = np.polyfit(at, later, 1)
+    noise = float(np.sqrt(((later - slope * at - base) ** 2).sum() / (len(later) - 2)))
+    error = noise / float(np.sqrt(((at - at.mean()) ** 2).sum()))
+    return found | {
+        "slope_kb_a_cycle": round(1e3 * float(slope), 3),
+        "slope_error_kb": round(1e3 * error, 3),
+        "noise_mb": round(noise, 3),
+        "rss_from_to_mb": [round(float(later[0]), 1), round(float(later[-1]), 1)],
+    }
 
 
 def main() -> None:
-    models, cycles = int(sys.argv[1]), int(sys.argv[2])
-    place = yard.Yard.make(Path(tempfile.mkdtemp()) / "yard")
-    executor, metrics, inputs = Inline(), Metrics(), yard.rows_of("mlp", 1)
-    first = make_ready(
-        "m", load_release(place.bundle("mlp", yard.mlp(0), 1)), executor, metrics, limits=Limits()
-    )
-    alone = np.array([ask(first, inputs, executor) for _ in range(5_000)])
-    served, cold = [], []
-    for seed in range(1, models + 1):
-        bundle = place.bundle("mlp", yard.mlp(seed), seed)
-        began = time.perf_counter()
-        made = make_ready(f"m{seed}", load_release(bundle), executor, metrics, limits=Limits())
-        ask(made, inputs, executor)
-        cold.append(time.perf_counter() - began)
-        served.append(made)
-    gc.collect()
-    give_back()
-    among = np.array([ask(first, inputs, executor) for _ in range(5_000)])
-    result = {
-        "models": models,
-        "rss_mb": round(rss(), 1),
-        "cold_ms_p50": round(1e3 * float(np.median(cold)), 2),
-        "cold_ms_p99": round(1e3 * float(np.quantile(cold, 0.99)), 2),
-        "warm_p50_ratio": round(float(np.median(among) / np.median(alone)), 3),
-        "warm_p99_ratio": round(float(np.quantile(among, 0.99) / np.quantile(alone, 0.99)), 3),
-    }
-    del served, made
-    gc.collect()
-    bundles = [place.bundle("mlp", yard.mlp(seed), seed) for seed in range(1, 11)]
-    memory = []
-    for cycle in range(cycles):
-        made = make_ready("cycle", load_release(bundles[cycle % 10]), executor, metrics, limits=Limits())
-        ask(made, inputs, executor)
-        del made
-        if cycle % 10 == 9:
-            gc.collect()
-            give_back()
-            memory.append(rss())
-    later = np.array(memory[len(memory) // 5 :])
-    slope = float(np.polyfit(np.arange(len(later)) * 10, later, 1)[0]) if len(later) > 2 else 0.0
-    result |= {"cycles": cycles, "slope_kb_a_cycle": round(1e3 * slope, 3),
-               "noise_mb": round(float(later.std()), 2) if len(later) else 0.0,
-               "rss_after_mb": round(memory[-1], 1) if memory else 0.0}  # fmt: skip
-    print(json.dumps(result))
+    reader = argparse.ArgumentParser(description="Many models in one service, over HTTP.")
+    reader.add_argument("models", type=int, nargs="?", default=1_000)
+    reader.add_argument("cycles", type=int, nargs="?", default=500)
+    reader.add_argument("requests", type=int, nargs="?", default=10_000)
+    given = reader.parse_args()
+    memory = Path("/dev/shm")  # noqa: S108 - releases are made without waiting for a disk
+    folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+    began = time.perf_counter()
+    try:
+        place = yard.Yard.make(folder / "yard")
+        names = place.many(max(given.models, BETWEEN + 1))
+        made = time.perf_counter() - began
+        many = Service(folder / "many", place, names, eager=1, memory_bytes=0)
+        result: dict[str, Any] = {"models": len(names), "made_s": round(made, 1),
+                                  "start_s": round(many.start_seconds, 2)}  # fmt: skip
+        cold = [many.ask(name) for name in names[1:]]
+        many.settle()
+        result |= {"cold_ms_p50": ms(cold, 0.5), "cold_ms_p99": ms(cold, 0.99), "cold_ms_max": ms(cold, 1.0),
+                   "rss_mb": round(many.rss_mb, 1)}  # fmt: skip
+        one = Service(folder / "one", place, names[:1])
+        one.settle()
+        result |= warm(many, one, given.requests)
+        stop(many.state)
+        result |= cycled(one, names, given.cycles)
+    finally:
+        for state in ("many", "one"):
+            stop(folder / state)
+        shutil.rmtree(folder, ignore_errors=True)
+    print(json.dumps(result | {"seconds": round(time.perf_counter() - began, 1)}, indent=1))
 
 
 main()

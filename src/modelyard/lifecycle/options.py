@@ -7,6 +7,7 @@ from typing import Any
 
 from modelyard.lifecycle.option import (
     Margin,
+    byte_size,
     duration,
     flag,
     fractions,
@@ -131,6 +132,14 @@ class EndpointOptions:
     tls_certificate: str | None = option("a PEM file; TLS is spoken with it", maybe(text), None)
     tls_key: str | None = option("the certificate's private key, a PEM file", maybe(text), None)
     grpc_port: int | None = option("speak the protocol over gRPC on this port too", whole(0, 65535), None)
+    queue: int | None = option("items that may wait for a release; beyond, 503", maybe(whole(1, 10**7)), None)
+    batch: int | None = option("items that the model gets at a time, at most", maybe(whole(1, 65536)), None)
+    wait: float | None = option("longest wait for the model; beyond, 503 at once", maybe(duration), None)
+    memory: float | None = option(
+        "what all models of a worker may hold; three quarters of the machine without it",
+        maybe(byte_size),
+        None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from modelyard.lifecycle.client import Client
 from modelyard.lifecycle.project import Project, expand
 from modelyard.serve.access.token import new_token
 from modelyard.serve.access.token_file import add_token, remove_token, token_path
-from modelyard.serve.options import ServeOptions
+from modelyard.serve.options import OwnLimits, ServeOptions
 from modelyard.serve.service import Running, start
 
 
@@ -35,6 +35,13 @@ def serve_options(project: Project) -> ServeOptions:
         tls_certificate=_path(project, endpoint.tls_certificate),
         tls_key=_path(project, endpoint.tls_key),
         grpc_port=endpoint.grpc_port,
+        pinned=(project.endpoint_name,),
+        memory_bytes=None if endpoint.memory is None else int(endpoint.memory),
+        own={
+            project.endpoint_name: OwnLimits(
+                queue=endpoint.queue, batch=endpoint.batch, wait_seconds=endpoint.wait
+            )
+        },
     )
 
 

@@ -8,21 +8,24 @@ import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
 _LOG = logging.getLogger("modelyard.serve")
 
-_Work = tuple[float, int, Callable[[], Any], Callable[[Any], None]]
+_Work = tuple[float, int, Callable[[], Any], Callable[[Any], None], object, float]
 
 
 class LoopExecutor:
     """A `lane.Executor` on an event loop, with threads beside it.
 
     Work that waits is ordered by start-time fair queueing: an owner's work begins, on a clock of used
-    seconds, where its last one ended, so that a cheap model passes an expensive one that has had its turn.
-    There are more threads than cores, so that one long run does not hold up the short ones behind it:
-    the kernel shares the cores among them.
+    seconds, where its last one ended, so that a cheap model passes an expensive one that has had its turn
+    (Goyal, Vin & Cheng, SIGCOMM 1996). What a run really took is charged when it is over.
+    There are more threads than one even on one core, so that one long run does not hold up the short ones
+    behind it: the kernel shares the core among them. Work waits at most for the shortest of the runs in
+    work, and for those of others that have used less.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
@@ -47,7 +50,7 @@ class LoopExecutor:
             start = self._now if owner is None else max(self._now, self._used.get(owner, 0.0))
             if owner is not None:
                 self._used[owner] = start + cost
-            heapq.heappush(self._heap, (start, self._number, work, done))
+            heapq.heappush(self._heap, (start, self._number, work, done, owner, cost))
             if len(self._heap) > self._idle and len(self._threads) < self._wanted:
                 thread = threading.Thread(
                     target=self._work, name=f"runtime-{len(self._threads)}", daemon=True
@@ -73,11 +76,16 @@ class LoopExecutor:
                 self._idle -= 1
                 if not more:
                     return
-                start, _, work, done = heapq.heappop(self._heap)
+                start, _, work, done, owner, cost = heapq.heappop(self._heap)
                 self._now = max(self._now, start)
+            began = perf_counter()
+            result = work()
+            if owner is not None:
+                with self._lock:
+                    self._used[owner] += perf_counter() - began - cost
             try:
-                back(done, work())
+                back(done, result)
             except RuntimeError as error:  # the loop has ended, and whoever waited with it.
                 _LOG.warning("a result came after the end: %s", error)
                 return
-            del work, done
+            del work, done, result, owner
