@@ -36,6 +36,8 @@ TURN = 200
 """Requests to one service before it is the other's turn: noise of the machine meets both."""
 BETWEEN = 10
 """Cycles between two looks at the memory, over as many models."""
+WARM_UP = 200
+"""Cycles that fill caches and heaps before the memory is looked at."""
 
 
 class Service:
@@ -115,7 +117,7 @@ def cycled(service: Service, names: tuple[str, ...], cycles: int) -> dict[str, A
     """The slope of the resident memory over cycles of load, infer, unload, with its standard error."""
     memory = []
     began = time.perf_counter()
-    for cycle in range(cycles):
+    for cycle in range(WARM_UP + cycles):
         name = names[1 + cycle % BETWEEN]
         service.post(f"/v2/repository/models/{name}/load")
         service.ask(name)
@@ -123,10 +125,9 @@ def cycled(service: Service, names: tuple[str, ...], cycles: int) -> dict[str, A
         if cycle % BETWEEN == BETWEEN - 1:
             memory.append(service.rss_mb)
     seconds = time.perf_counter() - began
-    # The first fifth fills caches and heaps.
-    later = np.array(memory[len(memory) // 5 :])
+    later = np.array(memory[WARM_UP // BETWEEN :])
     at = np.arange(len(later)) * BETWEEN
-    found: dict[str, Any] = {"cycles": cycles, "cycle_ms": round(1e3 * seconds / max(1, cycles), 1)}
+    found: dict[str, Any] = {"cycles": cycles, "cycle_ms": round(1e3 * seconds / (WARM_UP + cycles), 1)}
     if len(later) < 4:
         return found
     slope, base = np.polyfit(at, later, 1)

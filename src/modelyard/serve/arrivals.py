@@ -27,7 +27,7 @@ class Loading(Protocol):
         ...
 
     def state(self, name: str) -> str:
-        """Where it stands: `unknown` as long as the store was not asked."""
+        """Where it stands: `unknown` until the store was asked, `loading` while there is more to come."""
         ...
 
 
@@ -118,7 +118,7 @@ class Arrivals:
             error = self._loading.trouble(name)
             if error is None and name in self._router.expected:
                 # Evicted again, or its policy changed as it was loaded: those who wait go on waiting.
-                if name in self._waiting and self._loading.state(name) != "unknown":
+                if name in self._waiting and self._loading.state(name) not in ("unknown", "loading"):
                     self._loading.want(name)
                 return
             if error is None:

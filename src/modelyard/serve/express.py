@@ -132,7 +132,7 @@ class Express:
         """Lets go of an endpoint that is served no more."""
         path = f"/v2/models/{endpoint.name}/infer"
         way = self._ways.get(path)
-        if way is not None and way.endpoint is endpoint:
+        if way is not None and self._router.endpoints.get(endpoint.name) is not way.endpoint:
             del self._ways[path]
 
     def _answer(self, reply: Reply, writer: PlainWriter, identity: str, rows: int,

@@ -216,6 +216,8 @@ class Follower:
             and self._clock.monotonic() < refused.retry
         ):
             return
+        if known is not None and known.generation == generation and loader.state(name) == "loading":
+            return  # somebody has asked for it; if that fails it is refused, and tried again.
         why: Why = "policy" if known is not None and known.generation != generation else "start"
         try:
             loader.take_over(name, generation, policy, from_store=True, why=why)

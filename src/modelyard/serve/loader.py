@@ -96,6 +96,7 @@ class Loader:
         self._unknown: dict[str, Why] = {}
         self._uncopied: deque[str] = deque()
         self._loading: str | None = None
+        self._taking: dict[str, int] = {}
         self._work_left = threading.Condition()
         self._stopping = False
         self._freed = False
@@ -109,7 +110,7 @@ class Loader:
         self.arrived: Callable[[str], None] = lambda name: None
         """Told after a load that was asked for has ended, well or not."""
         self.gone: Callable[[Endpoint], None] = lambda endpoint: None
-        """Told of an endpoint that left memory, so that nobody holds on to it."""
+        """Told of an endpoint that left memory or was replaced, so that nobody holds on to it."""
 
     def start(self) -> None:
         """Begins to load what is asked for."""
@@ -131,7 +132,7 @@ class Loader:
         """Where an endpoint stands."""
         if name in self.router.endpoints:
             return "ready"
-        if name in self._queue or name == self._loading:
+        if name in self._queue or name == self._loading or name in self._taking:
             return "loading"
         if self._failed(name) is not None:
             return "failed"
@@ -191,6 +192,14 @@ class Loader:
 
         Raises what fails; the policy before stays in force then.
         """
+        self._taking[name] = generation
+        try:
+            self._take_over(name, generation, policy, from_store=from_store, why=why)
+        finally:
+            del self._taking[name]
+            self.arrived(name)
+
+    def _take_over(self, name: str, generation: int, policy: Policy, *, from_store: bool, why: Why) -> None:
         began = perf_counter()
         releases = self._releases(name, policy, from_store=from_store, fresh=None)
         if from_store:
@@ -203,13 +212,13 @@ class Loader:
             self._admit(Endpoint(name, generation, policy, releases), why, perf_counter() - began)
         self.taken += from_store
         self._metrics.swaps.at(name).add()
-        self.arrived(name)
 
     def drop(self, name: str) -> None:
         """Forgets an endpoint that is not wanted any more."""
         with self._changing:
             self._known.pop(name, None)
             self._before.pop(name, None)
+            self._unknown.pop(name, None)
             self.forgive(name)
             self._evict(name, "unloaded")
         self._metrics.generation.forget(name)
@@ -280,7 +289,7 @@ class Loader:
             # The store was not asked yet: it is loaded as soon as its policy is known.
             self._unknown[name] = why
             known = self._known.get(name)
-        if known is None or name in self.router.endpoints:
+        if known is None or name in self.router.endpoints or self._taking.get(name) == known.generation:
             return
         began = perf_counter()
         fresh: list[Bundle] = []
@@ -342,7 +351,11 @@ class Loader:
         }
         self._residency.admit(name, parts, seconds)
         self._ran[name] = _ran(endpoint)
+        old = self.router.endpoints.get(name)
         self.router.swap(endpoint)
+        if old is not None:
+            self.gone(old)
+            self._freed = True
         self._make_room(keep=name)
         metrics.generation.at(name).set(endpoint.generation)
         metrics.loads.at(why).add()

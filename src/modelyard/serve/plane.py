@@ -228,9 +228,10 @@ class Plane:
         return endpoint is not None and any(account.open for _, account in self._accounts_of(endpoint))
 
     def forget(self, endpoint: Endpoint) -> None:
-        """Lets go of an endpoint's releases; calls that are open keep theirs until they are answered."""
+        """Lets go of what is served no more; calls that are open keep theirs until they are answered."""
+        now = self.router.endpoints.get(endpoint.name)
         for key, account in self._accounts_of(endpoint):
-            if not account.open and account.served is endpoint.releases[key[1]]:
+            if not account.open and (now is None or now.releases.get(key[1]) is not account.served):
                 del self._accounts[key]
 
     def _accounts_of(self, endpoint: Endpoint) -> list[tuple[tuple[str, Digest, Arm], Account]]:

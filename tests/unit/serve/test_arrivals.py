@@ -24,7 +24,7 @@ class Loading:
     def __init__(self) -> None:
         self.wanted: list[str] = []
         self.error: RequestError | None = None
-        self.where = "loading"
+        self.where = "evicted"
 
     def want(self, name: str) -> None:
         self.wanted.append(name)

@@ -11,8 +11,9 @@ import orjson
 import pytest
 
 from modelyard.core.errors import ServeError
+from modelyard.serve.memory import budget, in_use, limit
 from modelyard.serve.metrics import BATCH_BUCKETS, Histogram, Metrics
-from modelyard.serve.options import Limits, LogOptions, ServeOptions
+from modelyard.serve.options import Limits, LogOptions, OwnLimits, ServeOptions
 from modelyard.serve.process import ProcessFile, bind, start_time
 
 
@@ -27,10 +28,32 @@ def test_they_survive_json() -> None:
         limits=Limits(body=1),
         log=LogOptions(keep_private=True),
         records="sqlite:///x",
+        pinned=("a",),
+        memory_bytes=1 << 30,
+        own={"a": OwnLimits(queue=5, wait_seconds=0.5)},
     )
     assert ServeOptions.from_json(orjson.loads(orjson.dumps(given.to_json()))) == given
     with pytest.raises(ServeError, match="version"):
         ServeOptions.from_json({"format": 99})
+
+
+def test_an_endpoint_has_limits_of_its_own() -> None:
+    given = options(endpoints=("a", "b"), own={"a": OwnLimits(queue=5, wait_seconds=0.5)})
+    assert (given.limits_of("a").queue, given.limits_of("a").wait_seconds) == (5, 0.5)
+    assert given.limits_of("a").batch == given.limits.batch and given.limits_of("b") == given.limits
+    with pytest.raises(ServeError, match="did you mean 'batch'"):
+        OwnLimits.read("a", {"bach": 3})
+    with pytest.raises(ServeError, match="did you mean 'first'"):
+        options(endpoints=("first",), pinned=("frist",))
+    with pytest.raises(ServeError, match="did you mean 'first'"):
+        options(endpoints=("first",), own={"frist": OwnLimits()})
+
+
+def test_the_memory_of_models_is_what_was_asked_for_or_a_part_of_what_there_is() -> None:
+    assert budget(100, 4) == 100 and budget(0, 1) == float("inf")
+    there = limit()
+    assert there is not None and budget(None, 3) == 0.25 * there
+    assert 0 < in_use() < there
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "192.168.1.1"])  # noqa: S104 - refused
@@ -49,7 +72,8 @@ def test_this_machine_is_always_allowed(host: str) -> None:
     "changes",
     [
         {"endpoints": ()}, {"endpoints": ("../etc",)}, {"endpoints": ("a", "a")}, {"port": -1},
-        {"port": 70_000}, {"workers": 0}, {"host": "example.org"}, {"host": ""},
+        {"port": 70_000}, {"workers": 0}, {"host": "example.org"}, {"host": ""}, {"eager": -1},
+        {"memory_bytes": -1}, {"own": {"a": OwnLimits(batch=0)}},
     ],
 )  # fmt: skip
 def test_nonsense_is_refused(changes: dict[str, Any]) -> None:

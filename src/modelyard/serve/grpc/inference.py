@@ -71,7 +71,7 @@ class Inference:
     def forget(self, endpoint: Endpoint) -> None:
         """Lets go of an endpoint that left memory."""
         way = self._ways.get(endpoint.name)
-        if way is not None and way.endpoint is endpoint:
+        if way is not None and self._router.endpoints.get(endpoint.name) is not way.endpoint:
             del self._ways[endpoint.name]
 
     def hold(
