@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelyard.core.digest import Digest, digest_bytes
+from modelyard.release import endpoint
 from modelyard.release.canary import CANARY
 from modelyard.release.endpoint import PROMOTE, ROLLBACK, SET, Endpoints, EndpointState
 from modelyard.release.gate import GATE
@@ -157,3 +159,28 @@ def test_no_sequence_of_entries_promotes_without_evidence(sequence: list[tuple[A
     fresh = Endpoints(SimpleNamespace(ledger=ledger))  # type: ignore[arg-type]
     assert (fresh.show("e") if fresh.names() else None) == state
     assert fresh.names() == ([] if state is None else ["e"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(steps, max_size=20), st.integers(0, 20), st.sampled_from([0, 4]))
+def test_who_catches_up_sees_what_a_reader_of_one_endpoint_sees(
+    sequence: list[tuple[Any, ...]], pause: int, many: int
+) -> None:
+    ledger = Lines()
+    for release in RELEASES:
+        ledger.append(release, ADDED, body={"files": {}})
+        ledger.append(release, GATE, passed=True, body={"why": ""})
+    reader, follower = (Endpoints(SimpleNamespace(ledger=ledger)) for _ in range(2))  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        # With 0 all evidence is read at once, as for a thousand endpoints.
+        patch.setattr(endpoint, "_MANY", many)
+        for number, step in enumerate(sequence):
+            write(ledger, step, reader.show("e") if reader.names() else None)
+            if number == pause:
+                follower.catch_up()
+        before = follower.known("e")
+        news = follower.catch_up()
+        after = follower.known("e")
+        assert news == frozenset({"e"}) or before == after
+        assert after == (reader.show("e") if reader.names() else None)
+        assert follower.catch_up() == frozenset()
