@@ -73,7 +73,9 @@ def test_the_loop_uses_what_the_search_chose_and_judges_it_again(wide: Any) -> N
     assert done.code == 0, done.out + done.err
     found = done.json
     assert found["chosen"] is not None, found["why"]
-    assert Path(found["picture"]).read_text().startswith(("<?xml", "<!doctype html>"))
+    page = Path(found["picture"]).read_text()
+    assert page.startswith("<!doctype html>") and "<svg" in page and "<script" not in page
+    assert found["text"] in page and found["why"].partition(":")[0] in page
     assert {point["name"].partition("(")[0] for point in found["points"]} == {"int8-static", "share", "graph"}
     assert why(wide) == ["the searched plan is new"]
     step = compressed(wide)
@@ -100,6 +102,21 @@ def test_the_loop_uses_what_the_search_chose_and_judges_it_again(wide: Any) -> N
     rewrite(wide, code=values["searched"]["code"])
     wide.change("modelyard.toml", 'goal = "size"', 'goal = "size"\nsearch = false')
     assert why(wide) == ["[compress] search changed", "the searched plan is gone"]
+
+
+def test_the_loop_searches_by_itself_once(wide: Any) -> None:
+    wide.change("modelyard.toml", 'goal = "size"', 'goal = "size"\nsearch = "2s"')
+    assert why(wide)[-1] == "[compress] search changed"
+    values = compressed(wide)["values"]
+    plan = stored(wide, "compress.plan")
+    assert plan is not None
+    # A search that finds nothing better is not begun again either: what it found is that.
+    assert values["searched"] in (None, plan)
+    assert why(wide) == []
+    rewrite(wide, search="looked at")
+    wide.change("modelyard.toml", 'search = "2s"', 'search = "3s"')
+    compressed(wide)
+    assert (stored(wide, "compress.plan") or {})["search"] == "looked at", "it searched again"
 
 
 def plans_begun(err: str) -> list[int]:
@@ -142,7 +159,7 @@ def test_ctrl_c_shows_what_there_is_and_chooses_nothing(wide: Any) -> None:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, out + err
     assert "Traceback" not in out + read + err
-    assert "chosen     nothing yet: interrupted" in out
+    assert "chosen     nothing yet\n           interrupted" in out
     assert "float" in out and "graph" in out, "the original and what was tried stand in the table"
     assert stored(wide, "compress.plan") is None
     # The budget holds for all runs of a search together, and what is known is chosen from.

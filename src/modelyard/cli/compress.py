@@ -15,8 +15,6 @@ from modelyard.cli.watching import observer
 from modelyard.core.progress import Progress, quiet
 
 if TYPE_CHECKING:
-    from modelyard.compress.search.found import Found
-    from modelyard.compress.search.point import Point
     from modelyard.lifecycle.searching import Searched
 
 INTERRUPTED = 130
@@ -102,22 +100,17 @@ def _live() -> Progress:
 
 def _show(done: Searched, *, used: bool) -> None:
     from modelyard.compress.search.found import counted
+    from modelyard.compress.search.page import choice, plan_head, plan_rows
 
     found = done.found
     say()
-    table(
-        ("plan", found.metric, "speed-up", "p50", "p99", "rows/s", "file", "memory", "state", "why"),
-        _rows(found),
-    )
+    table(plan_head(found), plan_rows(found))
     say()
     say(f"{counted(found.points)} of {found.size} · {found.stopped}")
-    if found.interrupted:
-        say(f"chosen     nothing yet: {found.why}")
-    else:
-        say(f"chosen     {'the original' if found.chosen is None else found.chosen.name} on {found.runtime}")
-        say(f"           {found.why}")
-        if found.tuned:
-            say(f"           {found.tuned}")
+    say(f"chosen     {choice(found)}")
+    say(f"           {found.why}")
+    if found.tuned:
+        say(f"           {found.tuned}")
     if done.picture is not None:
         say(f"picture    {done.picture}")
     if found.interrupted or (found.chosen is None and not found.settings):
@@ -126,46 +119,3 @@ def _show(done: Searched, *, used: bool) -> None:
         say("next       modelyard run: the compress step judges this plan again and releases what passes")
     else:
         say("next       set search = true under [compress] for the loop to use this plan")
-
-
-def _rows(found: Found) -> list[tuple[str, ...]]:
-    """The original, then the plans: the front first, by speed, those that ended early last."""
-    ahead = {point.number for point in found.front}
-
-    def order(point: Point) -> tuple[bool, bool, float]:
-        fast = point.measured.get("speedup")
-        return point.number not in ahead, point.state != "measured", -(fast.value if fast else 0.0)
-
-    points = [found.baseline, *sorted(found.points, key=order)]
-    return [_row(found, point, ahead) for point in points]
-
-
-def _row(found: Found, point: Point, ahead: set[int]) -> tuple[str, ...]:
-    from modelyard.core.unit import show_seconds, show_size
-
-    known = point.measured
-
-    def cell(name: str, show: object) -> str:
-        item = known.get(name)
-        if item is None or item.value != item.value or not callable(show):
-            return ""
-        return str(show(item.value))
-
-    chosen = found.chosen is not None and found.chosen.number == point.number
-    marks = ["chosen"] if chosen else []
-    marks += ["front"] if point.number in ahead else []
-    marks += ["accepted"] if point.accepted and not chosen and point.number >= 0 else []
-    marks += [f"ended at {point.stage}"] if point.state != "measured" else []
-    return (
-        point.name, cell("quality", lambda v: f"{v:.4g}"), _speed(point),
-        cell("latency_p50", show_seconds), cell("latency_p99", show_seconds),
-        cell("throughput", lambda v: f"{v:,.0f}"), cell("model_size", show_size),
-        cell("peak_memory", show_size), ", ".join(marks), point.why if not point.accepted else "",
-    )  # fmt: skip
-
-
-def _speed(point: Point) -> str:
-    item = point.measured.get("speedup")
-    if item is None or item.low is None or item.high is None:
-        return ""
-    return f"{item.value:.2f}x [{item.low:.2f}, {item.high:.2f}]"

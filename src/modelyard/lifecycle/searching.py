@@ -14,7 +14,7 @@ from modelyard.compress.search.bench import require_engines
 from modelyard.compress.search.default_space import default_space
 from modelyard.compress.search.found import Found
 from modelyard.compress.search.limits import hard_limits
-from modelyard.compress.search.picture import picture
+from modelyard.compress.search.page import search_page
 from modelyard.compress.search.search import BUDGET, search_plans
 from modelyard.compress.search.space import HOME
 from modelyard.core.clock import SYSTEM_CLOCK
@@ -164,9 +164,9 @@ def _verdict(found: Found) -> Verdict:
 
 
 def _drawn(project: Project, found: Found) -> Path | None:
-    path = project.store_root / "search.svg"
+    path = project.store_root / "search.html"
     try:
-        write_atomic(path, picture(found))
+        write_atomic(path, search_page(found).encode())
     except MissingExtra:
         return None
     return path
