@@ -33,7 +33,8 @@ class StaticInt8:
     `calibration` says how ranges are made: the extremes, or cut by entropy or percentile where a few large
     values would cost all others their precision. With `floats` above 0 that share of the weighted layers may
     stay float: those whose quantization alone moves the answers most, as few as are needed
-    (`int8_sensitivity.py`).
+    (`int8_sensitivity.py`). With `layers` at "products" convolutions stay float: narrow ones lose more time
+    to rounding and to another layout than eight bits win them.
     """
 
     activations: str = option("s8", "signed or unsigned", choices=("s8", "u8"))
@@ -41,6 +42,7 @@ class StaticInt8:
     percentile: float = option(99.99, "the share of values within the range, in percent", low=90, high=100)
     per_channel: bool = option(True, "a scale for each output channel of the weights")
     floats: float = option(0.0, "the share of weighted layers that may stay float", low=0, high=0.9)
+    layers: str = option("all", "every layer, or Gemm and MatMul only", choices=("all", "products"))
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -71,10 +73,18 @@ class StaticInt8:
                     self.floats,
                 )
                 floats, said = choice.floats, choice.notes
-            data = self.quantized(prepared, found, None, floats)
+            data = self.quantized(prepared, found, self._only(prepared), floats)
         if self.per_channel and not self._a_scale_each(proto):
             said = (*said, f"one scale a tensor: opset {gf.opset(proto)} has none a channel")
         return Compressed(gf.reread(data, model), (*_notes(data, rows, left_out), *said))
+
+    def _only(self, prepared: Any) -> tuple[str, ...] | None:
+        if self.layers == "all":
+            return None
+        found = tuple(node.name for node in prepared.graph.node if node.op_type in ("Gemm", "MatMul"))
+        if not found:
+            raise CompressError("does not apply: the graph has no Gemm and no MatMul")
+        return found
 
     def _a_scale_each(self, proto: Any) -> bool:
         return self.per_channel and gf.opset(proto) >= _A_SCALE_EACH

@@ -23,6 +23,11 @@ TEMPLATES: Mapping[str, tuple[str, Mapping[str, tuple[Value, ...]]]] = {
     # Which sign is faster depends on the processor and the model: both are begun with.
     "int8-static": (_STATIC, {"kind": _SIGNED, **_SCALES}),
     "int8-static-u8": (_STATIC, {"kind": _UNSIGNED, **_SCALES}),
+    # Narrow convolutions lose in eight bits what the products behind them win.
+    "int8-products": (
+        "{kind}(per_channel=false, layers=products)",
+        {"kind": ("int8-static-u8", "int8-static")},
+    ),
     "int8-dynamic": ("int8-dynamic", {}),
     "int4-weights": ('int4-weights(block="{block}")', {"block": (32, 128)}),
     "float16": ("float16", {}),
