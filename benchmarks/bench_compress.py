@@ -293,7 +293,7 @@ def bar(rows: list[Row]) -> list[tuple[bool, str]]:
     small = (mine.bytes or 0) <= least
     theirs = f"{best.who} {best.speed:.2f}x [{best.low:.2f}, {best.high:.2f}]"
     sides = [
-        f"{'as fast as' if fast else 'slower than'} {theirs}",
+        f"{'at least as fast as' if fast else 'slower than'} {theirs}",
         f"{'as small as' if small else 'larger than'} their smallest {least / 1000:.1f} kB",
     ]
     return [*lines, (fast or small, f"against the best peer at equal quality: {own}, {' and '.join(sides)}")]
