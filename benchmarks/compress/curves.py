@@ -58,7 +58,7 @@ def main() -> None:
                 cells.append(f"{value:g}: {accuracy(made.model):.4f} ({made.model.size / 1000:.0f} kB)")
             except CompressError as error:
                 cells.append(f"{value:g}: {error.what[:40]}")
-        print(f"{name:<24}" + "   ".join(cells), flush=True)
+        print(f"{name:<26}" + "   ".join(cells), flush=True)
     print(f"took {time.process_time() - began:.0f} s of one core")
 
 

@@ -16,6 +16,7 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import torch
 from networks import LABELS, digits, exported, fitted
 from onnx import numpy_helper
 from torch import nn
@@ -126,6 +127,7 @@ def main() -> None:
     )
     for name in sys.argv[1:] or PAPER:
         paper = PAPER[name][1]
+        torch.manual_seed(0)
         model = exported(fitted(lenet(name), images[:_TRAIN], labels[:_TRAIN], 8), images)
         before = predict(OnnxRuntime().load(model), test)
         best = "no sparsity that was tried kept the accuracy"
