@@ -29,7 +29,17 @@ LAST = ["cli", "ui"]
 FILES = sorted(SRC.rglob("*.py"))
 HEAVY = {
     *("torch", "sklearn", "optuna", "pandas", "pyarrow", "duckdb", "onnx", "onnxruntime", "sqlalchemy"),
-    *("alembic", "scipy", "lightgbm", "matplotlib", "boto3", "granian", "lightning_fabric", "numpy"),
+    *(
+        "alembic",
+        "scipy",
+        "lightgbm",
+        "matplotlib",
+        "boto3",
+        "uvloop",
+        "httptools",
+        "lightning_fabric",
+        "numpy",
+    ),
     *("cryptography", "grpc", "openvino"),
 }
 

@@ -112,8 +112,6 @@ class App:
         )
         self.forgetting = [plane.forget, self._express.forget]
         """Who holds on to an endpoint, and lets go of it when it has left memory."""
-        self.coming = 0
-        """Other requests whose bodies are on their way, as the door last said."""
         self.guarded = guard is not None
         """Whether `admit` has to be asked."""
 

@@ -36,9 +36,6 @@ Reply = Callable[[int, list[tuple[str, str]], bytes], None]
 class Careful(Protocol):
     """Who answers what the short way does not: `App`."""
 
-    @property
-    def coming(self) -> int: ...
-
     def refuse(self, error: RequestError, reply: Reply) -> None: ...
 
 
@@ -114,7 +111,7 @@ class Express:
         plane, account, rows = self._plane, way.account, asked.rows
         identity = asked.id or plane.new_id()
         answer = partial(self._answer, reply, way.writer, identity, rows)
-        call = Call(asked.inputs, rows, answer, identity, started, inf, account, not self._careful.coming)
+        call = Call(asked.inputs, rows, answer, identity, started, inf, account)
         self.waiting = None if way.inline else call
         plane.open += 1
         account.open += 1

@@ -78,8 +78,6 @@ class Call(msgspec.Struct, gc=False, eq=False):
     started: float = 0.0
     deadline: float = inf
     sink: Sink | None = None
-    alone: bool = False
-    """Whether nothing else is on its way: the call may run, and be answered, while it is submitted."""
     gone: bool = False
 
 
@@ -126,7 +124,6 @@ class Lane:
         self._wait = wait
         self._monotonic = monotonic
         self._soon_done = 0
-        self._quiet = 0
         self._batches = 0
         self._broken = broken
         self.item_bytes = sum(
@@ -159,7 +156,7 @@ class Lane:
         self._set_cap()
 
     def submit(self, call: Call) -> None:
-        """Takes a call whose inputs fit the signature; one that is `alone` may be answered at once.
+        """Takes a call whose inputs fit the signature.
 
         Raises `RequestError` 503 when too many wait, or when it could not be answered in time.
         """
@@ -168,9 +165,6 @@ class Lane:
             self._admit(call)
         elif call.rows > batcher.room:
             raise self._full()
-        if call.alone and self.inline and not self._busy:
-            self._run_now(call)
-            return
         shape: Hashable = None
         if self._ragged:
             shape = tuple(call.inputs[name].shape[1:] for name in self._names)
@@ -178,39 +172,6 @@ class Lane:
         if not self._busy:
             self._busy = True
             self._executor.soon(self._next)
-
-    def _run_now(self, call: Call) -> None:
-        """The run of a lane that was free, with nothing around it that one call does not need."""
-        self._busy = True
-        rows = call.rows
-        error: ModelyardError | None = None
-        outputs: Tensors = {}
-        began = perf_counter()
-        try:
-            outputs = self._session.run(call.inputs)
-            for name, values in outputs.items():
-                if values.ndim == 0 or len(values) != rows:
-                    raise _wrong_length(name, values, rows)  # noqa: TRY301 - one handler
-        except Exception as caught:  # as in `_run`
-            error = _as_error(caught)
-        seconds = perf_counter() - began
-        self._run_seconds.observe(seconds)
-        self._batch_items.observe(rows)
-        self._quiet += 1
-        if self._quiet & 15 == 0:
-            self.cost.observe(rows, seconds)
-            self._set_cap()
-        if error is None:
-            call.done(Answered(outputs, outputs, 0), None)
-        else:
-            outputs = {}
-            call.done(None, error)
-        if call.sink is not None:
-            call.sink.ran(Run([call], rows, call.inputs, outputs, error))
-        if self._batcher.waiting:
-            self._executor.soon(self._next)
-        else:
-            self._busy = False
 
     def _admit(self, call: Call) -> None:
         batcher = self._batcher

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from modelyard.data.live import LiveContract
 
 _LOG = logging.getLogger("modelyard.serve")
+_Sized = tuple[PredictionRecord, int]
+"""A record and the bytes it was counted with."""
 _SEAL_BYTES = 8 << 20
 _SEAL_SECONDS = 60.0
 _SEAL_ROWS = 2_048
@@ -31,6 +33,12 @@ _LARGE = 4_096
 """Bytes of one item from which on it counts against the limit of input bytes."""
 _CHUNK_ROWS = 1_024
 """Rows that are made a table at once: the interpreter is held no longer than that takes."""
+_HURRY_BYTES = 1 << 30
+"""So much may wait in a quick format for a quieter time; beyond, some is finished at each flush."""
+_FINISHED = 4
+"""Segments that are finished at one flush."""
+_GIVE_BACK_SECONDS = 30.0
+"""Freed memory is given back so often: each time, the next burst pays for clean pages anew."""
 
 
 class PredictionLog:
@@ -38,7 +46,9 @@ class PredictionLog:
 
     Records become rows of `<state>/predictions/<endpoint>/<segment>.parquet` within `options.seconds`. A
     young segment is written again, longer, at each flush until it is full, large or a minute old: few
-    files, and yet nothing older than a second is lost to `kill -9`. What the queue has no room for, or
+    files, and yet nothing older than a second is lost to `kill -9`. Under load a flush is a segment of
+    its own in Arrow's format, `<segment>.arrow`; it is turned into Parquet when there is less to do, or
+    when the log closes, or by the next process. What the queue has no room for, or
     the disk refuses, is dropped and counted; serving goes on. Large inputs (images) beyond
     `options.input_bytes` a second are left out of their rows, and counted too: at full speed they would
     cost more than the model.
@@ -49,9 +59,12 @@ class PredictionLog:
         self._options = options
         self._metrics = metrics
         self._clock = clock
-        self._queue: deque[PredictionRecord] = deque()
+        self._queue: deque[_Sized] = deque()
         self._bytes = 0
         self._rows = 0
+        self._quick: deque[tuple[Path, int]] = deque()
+        self._quick_bytes = 0
+        self._given_back = clock.monotonic()
         self._wake = threading.Event()
         self._stop = False
         self._flushing = threading.Lock()
@@ -81,7 +94,7 @@ class PredictionLog:
             return
         self._bytes += size
         self._rows += record.items
-        self._queue.append(record)
+        self._queue.append((record, size))
         if self._rows >= self._options.rows:
             self._wake.set()
 
@@ -90,18 +103,22 @@ class PredictionLog:
         if self.source is not None:
             self.source()
         with self._flushing:
-            groups: dict[tuple[str, Digest], list[PredictionRecord]] = {}
+            groups: dict[tuple[str, Digest], list[_Sized]] = {}
             while self._queue:
-                record = self._queue.popleft()
-                groups.setdefault((record.endpoint, record.by.digest), []).append(record)
-            self._rows = 0
+                sized = self._queue.popleft()
+                record = sized[0]
+                groups.setdefault((record.endpoint, record.by.digest), []).append(sized)
+            busy, self._rows = self._rows >= _SEAL_ROWS, 0
             now = self._clock.monotonic()
             for key, group in groups.items():
                 self._write(key, group, now)
             for key, young in list(self._open.items()):
                 if now - young.born > _SEAL_SECONDS:
                     del self._open[key]
-        if groups:
+            if not busy or self._quick_bytes > _HURRY_BYTES:
+                self._finish(_FINISHED)
+        if now - self._given_back > _GIVE_BACK_SECONDS:
+            self._given_back = now
             give_back()
 
     def close(self) -> None:
@@ -111,6 +128,28 @@ class PredictionLog:
         if self._thread.is_alive():
             self._thread.join()
         self.flush()
+        self._finish(len(self._quick))
+
+    def _adopt(self) -> None:
+        """Takes over what an earlier process wrote in a hurry and did not finish."""
+        for path in sorted(self._folder.glob("*/[!.]*.arrow")):
+            size = path.stat().st_size
+            self._quick.append((path, size))
+            self._quick_bytes += size
+
+    def _finish(self, most: int) -> None:
+        """Turns segments that were written in a hurry into Parquet, the oldest first."""
+        if not self._quick:
+            return
+        from modelyard.serve.segment import finish_segment
+
+        for _ in range(min(most, len(self._quick))):
+            path, size = self._quick.popleft()
+            self._quick_bytes -= size
+            try:
+                finish_segment(path)
+            except Exception as error:  # it stays readable as it is.
+                _LOG.warning("the segment %s stays in Arrow's format: %s", path.name, error)
 
     def _chosen(self, record: PredictionRecord) -> bool:
         """Whether a record is of the share that is kept: every n-th, not by chance."""
@@ -136,6 +175,7 @@ class PredictionLog:
         return size
 
     def _work(self) -> None:
+        self._adopt()
         while not self._stop:
             self._wake.wait(self._options.seconds)
             self._wake.clear()
@@ -144,10 +184,10 @@ class PredictionLog:
             except Exception:  # the log must outlive whatever one batch of records brings with it.
                 _LOG.exception("the prediction log could not be written")
 
-    def _write(self, key: tuple[str, Digest], group: list[PredictionRecord], now: float) -> None:
+    def _write(self, key: tuple[str, Digest], group: list[_Sized], now: float) -> None:
         endpoint = key[0]
-        rows = sum(record.items for record in group)
-        sizes = sum(record.size for record in group)
+        rows = sum(record.items for record, _ in group)
+        sizes = sum(size for _, size in group)
         try:
             self._write_group(key, group, now)
             self._metrics.logged.at(endpoint).add(rows)
@@ -158,7 +198,7 @@ class PredictionLog:
         finally:
             self._bytes -= sizes
 
-    def _write_group(self, key: tuple[str, Digest], group: list[PredictionRecord], now: float) -> None:
+    def _write_group(self, key: tuple[str, Digest], group: list[_Sized], now: float) -> None:
         # Imported on the writing thread: the server answers before Arrow is loaded.
         from modelyard.data.live import LiveContract
         from modelyard.serve.segment import table_of_records
@@ -166,7 +206,7 @@ class PredictionLog:
         endpoint, digest = key
         contract = self._contracts.get(digest)
         if contract is None:
-            contract = self._contracts[digest] = LiveContract(group[0].by.contract)
+            contract = self._contracts[digest] = LiveContract(group[0][0].by.contract)
         tables = []
         size = 0
         for part in _alike(group):
@@ -186,18 +226,25 @@ class PredictionLog:
         """Writes the young segment of an endpoint and release again, with these rows behind the others."""
         import pyarrow as pa
 
-        from modelyard.serve.segment import write_segment
+        from modelyard.serve.segment import QUICK, write_segment
 
         young = self._open.get(key)
         if young is None:
             self._sequence += 1
             name = f"{int(self._clock.now() * 1e6):017d}-{os.getpid()}-{self._sequence}.parquet"
             young = self._open[key] = _Young(self._folder / key[0] / name, now)
+        first = not young.tables
         whole = pa.concat_tables([*young.tables, *tables], promote_options="permissive")
         young.tables = [whole]
-        write_segment(young.path, whole)
-        full = whole.num_rows >= min(_SEAL_ROWS, self._options.rows)
-        if full or whole.nbytes >= _SEAL_YOUNG_BYTES:
+        full = whole.num_rows >= min(_SEAL_ROWS, self._options.rows) or whole.nbytes >= _SEAL_YOUNG_BYTES
+        if full and first:
+            quick = young.path.with_suffix(QUICK)
+            write_segment(quick, whole)
+            self._quick.append((quick, whole.nbytes))
+            self._quick_bytes += whole.nbytes
+        else:
+            write_segment(young.path, whole)
+        if full:
             del self._open[key]
 
 
@@ -212,22 +259,23 @@ class _Young:
         self.tables: list[Any] = []
 
 
-def _alike(group: list[PredictionRecord]) -> list[list[PredictionRecord]]:
+def _alike(group: list[_Sized]) -> list[list[_Sized]]:
     """The records by arm, outcome, and whether they have inputs and outputs."""
-    parts: dict[tuple[object, ...], list[PredictionRecord]] = {}
-    for record in group:
+    parts: dict[tuple[object, ...], list[_Sized]] = {}
+    for sized in group:
+        record = sized[0]
         key = (record.arm, record.outcome, bool(record.inputs), bool(record.outputs))
-        parts.setdefault(key, []).append(record)
+        parts.setdefault(key, []).append(sized)
     return list(parts.values())
 
 
-def _chunks(part: list[PredictionRecord]) -> Iterator[list[PredictionRecord]]:
+def _chunks(part: list[_Sized]) -> Iterator[list[PredictionRecord]]:
     """The records in pieces whose tables stay small."""
     chunk: list[PredictionRecord] = []
     size = rows = 0
-    for record in part:
+    for record, bytes_ in part:
         chunk.append(record)
-        size += record.size
+        size += bytes_
         rows += record.items
         if size >= _SEAL_BYTES or rows >= _CHUNK_ROWS:
             yield chunk

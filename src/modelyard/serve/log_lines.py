@@ -28,8 +28,7 @@ class JsonLines(logging.Formatter):
 
 
 def write_log_lines() -> None:
-    """Sends this process's log to standard error; Granian's only from warnings on."""
+    """Sends this process's log to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("_granian").setLevel(logging.WARNING)

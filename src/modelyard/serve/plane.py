@@ -23,7 +23,7 @@ from modelyard.core.spec import Tensors
 from modelyard.serve.lane import Call, Run
 from modelyard.serve.metrics import Counter, Histogram, Metrics
 from modelyard.serve.pool import Served
-from modelyard.serve.record import Arm, Outcome, PredictionRecord
+from modelyard.serve.record import Arm, Outcome, PredictionRecord, latencies_of
 from modelyard.serve.router import Chosen, Endpoint, Router
 
 UNSETTLED = 8_192
@@ -172,16 +172,20 @@ class Plane:
         """Counts what was answered since the last time, and hands it to the recorder; from any thread."""
         with self._settling:
             unsettled = self._unsettled
+            alike: dict[tuple[str, Digest, Arm, Outcome], list[PredictionRecord]] = {}
             while unsettled:
                 record = unsettled.popleft()
                 key = (record.endpoint, record.by.digest, record.arm, record.outcome)
+                alike.setdefault(key, []).append(record)
+                self._recorder.append(record)
+            for key, records in alike.items():
                 samples = self._samples.get(key)
                 if samples is None:
-                    samples = self._samples[key] = self._new_samples(record)
-                samples.requests.add(len(record.ids))
-                samples.items.add(record.items)
-                samples.seconds.observe_all(record.latencies)
-                self._recorder.append(record)
+                    samples = self._samples[key] = self._new_samples(records[0])
+                latencies = latencies_of(records)
+                samples.requests.add(len(latencies))
+                samples.items.add(sum(record.items for record in records))
+                samples.seconds.observe_all(latencies)
 
     def record(self, account: Account, outcome: Outcome, calls: list[Call], run: Run) -> None:
         """Keeps what the log needs of a run; the calls, and with them their connections, are let go."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from modelyard.serve.feedback import feedback_path
+from modelyard.serve.segment import QUICK, read_segment
 
 _LOG = logging.getLogger("modelyard.serve")
 _TIME = pa.timestamp("us", tz="UTC")
@@ -47,7 +47,7 @@ def read_predictions(
     at all gives a table of no rows with the columns that every record has.
     """
     tables = [_COLUMNS.empty_table()]
-    for path in sorted((state / "predictions" / endpoint).glob("[!.]*.parquet")):
+    for path in _segments(state / "predictions" / endpoint):
         table = _read(path)
         if table is not None:
             tables.append(_within(table, since, until))
@@ -79,10 +79,19 @@ def read_feedback(state: Path, endpoint: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_FEEDBACK)
 
 
+def _segments(folder: Path) -> list[Path]:
+    """The segments in the order of time; one that is there in both formats is being finished."""
+    found = {path.stem: path for path in folder.glob(f"[!.]*{QUICK}")}
+    found |= {path.stem: path for path in folder.glob("[!.]*.parquet")}
+    return [found[stem] for stem in sorted(found)]
+
+
 def _read(path: Path) -> pa.Table | None:
     try:
-        # The file alone, not its folder: segments of other releases have other columns.
-        return pq.ParquetFile(path).read()
+        return read_segment(path)
+    except FileNotFoundError:
+        # It was finished since the folder was looked at.
+        return _read(path.with_suffix(".parquet")) if path.suffix == QUICK else None
     except (OSError, pa.ArrowException) as error:
         _LOG.warning("the segment %s of the prediction log is not read: %s", path.name, error)
         return None

@@ -1,6 +1,6 @@
 """`PredictionRecord`: what was asked, what was answered, by which release, how long it took.
 
-On disk a record is one row of `<state>/predictions/<endpoint>/<segment>.parquet`:
+On disk a record is one row of `<state>/predictions/<endpoint>/<segment>.parquet` (or `.arrow`, see `log`):
 
     id            string                 the item: the request's id, or `<request>.<i>` of several items
     time          timestamp[us, UTC]     when the request was complete
@@ -20,9 +20,11 @@ On disk a record is one row of `<state>/predictions/<endpoint>/<segment>.parquet
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import msgspec
+import numpy as np
 
 from modelyard.core.digest import Digest
 from modelyard.core.spec import Tensors
@@ -76,12 +78,6 @@ class PredictionRecord(msgspec.Struct, gc=False):
     outputs: Tensors
 
     @property
-    def latencies(self) -> list[float]:
-        """Seconds of each request, from the moment it was complete to its answer."""
-        ended = self.ended
-        return [ended - started for started in self.started]
-
-    @property
     def size(self) -> int:
         """Bytes that the record keeps in memory, about."""
         size = 256 + 192 * len(self.ids)
@@ -90,3 +86,12 @@ class PredictionRecord(msgspec.Struct, gc=False):
         for values in self.outputs.values():
             size += values.nbytes
         return size
+
+
+def latencies_of(records: Sequence[PredictionRecord]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Seconds of each request of the records, from the moment it was complete to its answer."""
+    started = np.array([moment for record in records for moment in record.started])
+    ended = np.array([record.ended for record in records])
+    answered: np.ndarray[Any, np.dtype[np.float64]] = np.repeat(ended, [len(r.started) for r in records])
+    answered -= started
+    return answered

@@ -14,9 +14,11 @@ from modelyard.core.spec import Tensors
 from modelyard.data.live import Breach, LiveContract
 from modelyard.data.tensors import table_of, take
 from modelyard.serve.codec.rows import item_ids
-from modelyard.serve.record import FORMAT, PredictionRecord, ReleaseFacts
+from modelyard.serve.record import FORMAT, PredictionRecord, ReleaseFacts, latencies_of
 
 PRIVATE = ("personal", "sensitive")
+QUICK = ".arrow"
+"""Suffix of segments that were written in a hurry: Arrow's file format."""
 _META = {b"modelyard.predictions": str(FORMAT).encode()}
 _TIME = pa.timestamp("us", tz="UTC")
 _REPEATED = ("endpoint", "release", "version", "arm", "outcome", "label")
@@ -35,7 +37,7 @@ def table_of_records(
     rows = sum(record.items for record in records)
     inputs = _joined([record.inputs for record in records])
     breaches = contract.breaches(inputs) if inputs else ()
-    latencies = np.array([latency for record in records for latency in record.latencies])
+    latencies = latencies_of(records)
     each = [len(record.ids) for record in records]
     times = np.repeat(np.array([record.time for record in records]), each) - latencies
     ids = [identity for record in records for identity in record.ids]
@@ -62,23 +64,52 @@ def table_of_records(
 
 
 def write_segment(path: Path, table: pa.Table) -> None:
-    """Writes a segment; a reader, or a kill at any moment, sees the whole of it or none."""
+    """Writes a segment as its suffix says, `.parquet` or `.arrow` (an eighth of the work, and no smaller).
+
+    A reader, or a kill at any moment, sees the whole of it or none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    repeated = [field.name for field in table.schema if field.name in _REPEATED]
     try:
-        # Measured numbers hardly repeat and hardly shrink: looking for both cost most of the writing.
-        pq.write_table(
-            table,
-            part,
-            compression={name: _codec(name, kind) for name, kind in _leaves(table.schema)},
-            compression_level=None,
-            use_dictionary=repeated,
-            write_statistics=["time"],
-        )
+        if path.suffix == QUICK:
+            with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+        else:
+            _write_parquet(part, table)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_segment(path: Path) -> pa.Table:
+    """A segment's rows; raises `OSError` or `pyarrow.ArrowException` when it is gone or damaged."""
+    if path.suffix == QUICK:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).read_all()
+    # The file alone, not its folder: segments of other releases have other columns.
+    return pq.ParquetFile(path).read()
+
+
+def finish_segment(path: Path) -> None:
+    """Turns an `.arrow` segment into a `.parquet` one; two processes may do it at once."""
+    try:
+        table = read_segment(path)
+    except FileNotFoundError:
+        return  # another worker has done it.
+    write_segment(path.with_suffix(".parquet"), table)
+    path.unlink(missing_ok=True)
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    # Measured numbers hardly repeat and hardly shrink: looking for both cost most of the writing.
+    pq.write_table(
+        table,
+        path,
+        compression={name: _codec(name, kind) for name, kind in _leaves(table.schema)},
+        compression_level=None,
+        use_dictionary=[field.name for field in table.schema if field.name in _REPEATED],
+        write_statistics=["time"],
+    )
 
 
 def _leaves(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:

@@ -37,6 +37,7 @@ from modelyard.serve.dialects import Dialects
 from modelyard.serve.executor import LoopExecutor
 from modelyard.serve.follower import Follower
 from modelyard.serve.health import Health
+from modelyard.serve.http.door import HttpDoor
 from modelyard.serve.loader import Loader
 from modelyard.serve.log import PredictionLog
 from modelyard.serve.log_lines import write_log_lines
@@ -51,7 +52,6 @@ from modelyard.serve.process import ANSWERS, ENDS
 from modelyard.serve.repository import Repository, Wanted
 from modelyard.serve.residency import Residency
 from modelyard.serve.router import Endpoint, Router
-from modelyard.serve.rsgi import RsgiDoor
 from modelyard.serve.shelf import Shelf
 from modelyard.serve.source import StoreSource
 from modelyard.serve.tracing import open_exporter
@@ -115,7 +115,7 @@ async def serve(options: ServeOptions, listening: socket.socket, member: Member 
         board=board,
     )
     _attend(loader, loop, plane, arrivals, app)
-    door = RsgiDoor(app, options.limits, clock, tls=options.tls)
+    door = HttpDoor(app, options.limits, clock, tls=options.tls)
 
     stopping = _stop_event(loop, member)
     follower.restore()
@@ -128,7 +128,7 @@ async def serve(options: ServeOptions, listening: socket.socket, member: Member 
         grpc = await _open_grpc(options, plane, health, metrics, guard, repository, watch, app, arrivals)
     _settle_garbage()
     _LOG.info("listening on %s", listening.getsockname())
-    door.open(listening, loop)
+    await door.open(listening)
     if board is not None:
         await asyncio.to_thread(board.open)
     _say(member, ANSWERS)
@@ -228,7 +228,7 @@ def _attend(
     loader.gone = gone
 
 
-async def _drain(seconds: float, plane: Plane, door: RsgiDoor, grpc: GrpcDoor | None) -> None:
+async def _drain(seconds: float, plane: Plane, door: HttpDoor, grpc: GrpcDoor | None) -> None:
     """Takes no more connections, and waits so long for the answers in work."""
     loop = asyncio.get_running_loop()
     http_closed = asyncio.ensure_future(door.close())

@@ -206,31 +206,3 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ServeError, match="name"):
         run("add", "../x")
     assert oct(token_path(tmp_path).stat().st_mode)[-3:] == "600"
-
-
-def test_a_silent_connection_is_found_and_shut() -> None:
-    import socket
-
-    from modelyard.serve.access.handshake import HandshakeGuard
-
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        address = listening.getsockname()
-        ends = [(socket.create_connection(address), listening.accept()[0]) for _ in range(2)]
-        guard = HandshakeGuard(address[1], 5.0)
-        (silent, _), (spoken, _) = ends
-        peer = "{}:{}".format(*spoken.getsockname())
-        assert guard.cut(0.0) == 0
-        guard.spoke(peer, 3.0)
-        assert guard.cut(4.9) == 0
-        assert guard.cut(5.1) == 1
-        silent.settimeout(2)
-        assert silent.recv(1) == b""
-        spoken.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            spoken.recv(1)
-        for pair in ends:
-            for end in pair:
-                end.close()
-        assert guard.cut(50.0) == 0

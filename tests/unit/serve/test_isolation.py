@@ -30,11 +30,11 @@ def _bench() -> Any:
 
 
 class Caller:
-    def __init__(self, values: list[int], deadline: float, sink: Any, alone: bool) -> None:
+    def __init__(self, values: list[int], deadline: float, sink: Any) -> None:
         self.values = values
         self.answers: list[Any] = []
         inputs = {"x": np.array(values, np.float32).reshape(-1, 1)}
-        self.call = Call(inputs, len(values), self.done, deadline=deadline, sink=sink, alone=alone)
+        self.call = Call(inputs, len(values), self.done, deadline=deadline, sink=sink)
 
     def done(self, outputs: Tensors | None, error: ModelyardError | None) -> None:
         assert (outputs is None) != (error is None)
@@ -74,11 +74,10 @@ class Callers(RuleBasedStateMachine):
         values=st.lists(st.integers(0, 15), min_size=1, max_size=4),
         patience=st.sampled_from([inf, inf, 0.5, 2.0]),
         sink=st.integers(0, 1),
-        alone=st.booleans(),
     )
-    def come(self, values: list[int], patience: float, sink: int, alone: bool) -> None:
+    def come(self, values: list[int], patience: float, sink: int) -> None:
         deadline = self.bench.clock.monotonic() + patience
-        caller = Caller(values, deadline, self.sinks[sink], alone)
+        caller = Caller(values, deadline, self.sinks[sink])
         try:
             self.lane.submit(caller.call)
         except RequestError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from modelyard.serve.metrics import Metrics
 from modelyard.serve.options import LogOptions
 from modelyard.serve.reading import read_feedback, read_predictions
 from modelyard.serve.record import PredictionRecord
+from modelyard.serve.segment import finish_segment
 
 CONTRACT = Contract(
     "people",
@@ -103,6 +105,39 @@ def test_a_torn_segment_is_not_read(log: Callable[..., PredictionLog], state: Pa
     whole.with_name("0-empty.parquet").write_bytes(b"")
     whole.with_name(".1.parquet.9.part").write_bytes(torn)
     assert read_predictions(state, "e").num_rows == 1
+
+
+def test_under_load_segments_are_finished_later(log: Callable[..., PredictionLog], state: Path) -> None:
+    """A busy flush is an Arrow file at once; a quiet one, the end, or the next process makes it Parquet."""
+    folder = state / "predictions" / "e"
+
+    def suffixes() -> list[str]:
+        return sorted(path.suffix for path in folder.iterdir())
+
+    writer = log()
+    for burst in range(3):
+        writer.append(record(f"b{burst}", *[1.0] * 3_000))
+        writer.flush()
+    assert suffixes() == [".arrow"] * 3 and read_predictions(state, "e").num_rows == 9_000
+    writer.append(record("quiet", 1))
+    writer.flush()
+    assert suffixes() == [".parquet"] * 4 and read_predictions(state, "e").num_rows == 9_001
+    for burst in ("joins the quiet one", "last"):
+        writer.append(record(burst, *[1.0] * 3_000))
+        writer.flush()
+    (left,) = folder.glob("*.arrow")
+    # As a kill leaves it: both formats of one segment, and one that is damaged.
+    finish_segment(left.with_name(shutil.copy(left, left.with_name("0-copy.arrow")).name))
+    shutil.copy(left, folder / "1-both.arrow")
+    shutil.copy(folder / "0-copy.parquet", folder / "1-both.parquet")
+    (folder / "2-torn.arrow").write_bytes(left.read_bytes()[:-100])
+    assert read_predictions(state, "e").num_rows == 12_001 + 3 * 3_000
+    heir = log(seconds=0.001)
+    heir.start()
+    heir.close()
+    assert suffixes() == [".arrow"] + [".parquet"] * 7
+    assert read_predictions(state, "e").num_rows == 12_001 + 3 * 3_000
+    finish_segment(left)
 
 
 def test_the_queue_is_bounded_and_what_is_dropped_is_counted(state: Path) -> None:

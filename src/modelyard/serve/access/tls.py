@@ -25,7 +25,13 @@ class Tls:
         if mode & 0o077:
             raise ServeError("others can read the private key", value=f"{mode:o}", where=str(self.key),
                              rule="mode 600", fix=f"chmod 600 {self.key}")  # fmt: skip
+        self.context()
+
+    def context(self) -> ssl.SSLContext:
+        """What a server needs to speak TLS 1.2 and later; raises `ServeError` as `check` does."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
         try:
             # A password is answered with none: asking for it would stop the start.
             context.load_cert_chain(self.certificate, self.key, password="")
@@ -36,3 +42,4 @@ class Tls:
                 where=f"{self.certificate}, {self.key}",
                 rule="a PEM certificate chain and its private key without a password",
             ) from error
+        return context

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +12,6 @@ from dataclasses import replace
 
 from modelyard.core.errors import ServeError
 from modelyard.core.require import require
-from modelyard.serve.load.constant import SIZE
 from modelyard.serve.load.target import Target
 
 _START = 20.0
@@ -24,32 +21,27 @@ _START = 20.0
 def ceiling(target: Target, *, wait: float = _START) -> Iterator[Target]:
     """The same requests aimed at a constant answer of `target.answer` bytes, while the context lasts.
 
-    Raises `MissingExtra` without granian, `ServeError` when the process does not answer within `wait`.
+    The answer comes through the service's own HTTP door. Raises `MissingExtra` without uvloop, `ServeError`
+    when the process does not answer within `wait`.
     """
-    require("granian", extra="serve")
+    require("uvloop", extra="serve")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    command = [
-        sys.executable, "-m", "granian", "--interface", "rsgi", "--host", "127.0.0.1", "--port", str(port),
-        "--workers", "1", "--no-ws", "--log-level", "error", "modelyard.serve.load.constant:app",
-    ]  # fmt: skip
-    environment = {**os.environ, SIZE: str(max(2, target.answer))}
+    command = [sys.executable, "-m", "modelyard.serve.load.constant", str(port), str(target.answer)]
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
         _await(process, port, wait)
         yield replace(target, host="127.0.0.1", port=port, secure=False)
     finally:
-        # Granian's worker is a child of its own; the session of both is ours alone.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()
         try:
             process.wait(5)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
 
 

@@ -1,18 +1,50 @@
-"""A constant answer over Granian's RSGI, and nothing else: what the HTTP engine alone can do."""
+"""A constant answer through the service's own HTTP door, and nothing behind it: what the door alone can do.
+
+python -m modelyard.serve.load.constant PORT BYTES
+"""
 
 from __future__ import annotations
 
-import os
-from typing import Any
+import asyncio
+import sys
 
-SIZE = "MODELYARD_CONSTANT_BODY"
-"""The environment variable with the size of the answer's body in bytes."""
+import uvloop
 
-_BODY = b'"' + b"x" * max(0, int(os.environ.get(SIZE, "2")) - 2) + b'"'
-_HEADERS = [("content-type", "application/json")]
+from modelyard.core.clock import SYSTEM_CLOCK
+from modelyard.core.errors import RequestError
+from modelyard.serve.exchange import JSON_TYPE, Headers, Reply
+from modelyard.serve.http.door import BACKLOG, HttpDoor
+from modelyard.serve.options import Limits
+from modelyard.serve.process import bind
+
+_HEADERS = [("content-type", JSON_TYPE)]
 
 
-async def app(scope: Any, protocol: Any) -> None:
-    """Reads the request's body and answers."""
-    await protocol()
-    protocol.response_bytes(200, _HEADERS, _BODY)
+class Constant:
+    """A `Service` that answers everything with the same JSON text of `size` bytes."""
+
+    guarded = False
+
+    def __init__(self, size: int) -> None:
+        self._body = b'"' + b"x" * max(0, size - 2) + b'"'
+
+    def admit(self, method: str, path: str, headers: Headers) -> None:
+        """Lets everything in."""
+
+    def handle(self, method: str, path: str, headers: Headers, body: bytes, reply: Reply) -> None:
+        """Answers at once."""
+        reply(200, _HEADERS, self._body)
+
+    def refuse(self, error: RequestError, reply: Reply) -> None:
+        """Says what the door found wrong."""
+        reply(error.status, _HEADERS, b'"refused"')
+
+
+async def serve(port: int, size: int) -> None:
+    """Serves on the loopback address until the process ends."""
+    await HttpDoor(Constant(size), Limits(), SYSTEM_CLOCK).open(bind("127.0.0.1", port, BACKLOG))
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2])))

@@ -160,18 +160,16 @@ def test_headers_cannot_smuggle() -> None:
 
 
 def test_a_bench_with_its_ceiling(server: Any) -> None:
-    pytest.importorskip("granian")
     options = LoadOptions(seconds=0.3, warmup=0.1, connections=2)
     found = run(Plan(server.url), options)
     assert found.answered and found.path == "/v2/models/m/infer"
     assert found.ceiling is not None and found.ceiling.closed is not None
-    assert not found.ceiling.closed.failed and found.share is not None and 0 < found.share < 5
+    assert not found.ceiling.closed.failed and found.share is not None and found.share > 0
     value = json.loads(json.dumps(found.to_json()))
     assert value["server"]["closed"]["latency"]["p99"] > 0
 
 
 def test_the_ceiling_answers_with_the_same_size_and_goes_away(server: Any) -> None:
-    pytest.importorskip("granian")
     asked = target_of(server.url, ASKED)
     with ceiling(Target(asked.host, asked.port, asked.requests, answer=333)) as constant:
         exchange = Client(f"http://127.0.0.1:{constant.port}").send(ASKED[0])
@@ -179,8 +177,8 @@ def test_the_ceiling_answers_with_the_same_size_and_goes_away(server: Any) -> No
     assert Client(f"http://127.0.0.1:{constant.port}", timeout=1).get("/").response is None
 
 
-def test_the_ceiling_needs_granian(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "granian", None)
+def test_the_ceiling_needs_uvloop(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
     with pytest.raises(MissingExtra, match="serve"), ceiling(target(server)):
         pass
 
@@ -226,8 +224,6 @@ def test_impossible_options(wrong: dict[str, Any]) -> None:
 @pytest.mark.serial
 def test_the_generator_is_worth_15000_requests_a_second_of_a_core(server: Any) -> None:
     """By the processor time that it takes itself, so that a busy machine does not decide."""
-    pytest.importorskip("granian")
-    pytest.importorskip("uvloop")
     with ceiling(target(server)) as constant:
         result = closed_loop(constant, LoadOptions(seconds=1, warmup=0.2, connections=64))
     assert not result.failed
