@@ -48,6 +48,9 @@ def modelyard(port: int) -> None:
         def admit(self, method: str, path: str, headers: Any) -> None:
             return None
 
+        def check_room(self, path: str) -> None:
+            return None
+
         def refuse(self, error: Any, reply: Any) -> None:
             reply(error.status, [("content-type", "application/json")], b"{}")
 

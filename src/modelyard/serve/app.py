@@ -131,6 +131,22 @@ class App:
             if needed != "open":
                 self._guard.allow(headers("authorization"), None if needed == "any" else needed)
 
+    def check_room(self, path: str) -> None:
+        """Raises `RequestError` 503 when the model that a path leads to cannot take one more item now.
+
+        For a body that is long to read: most of what is refused under load is refused for this.
+        """
+        match path.split("/"):
+            case ["", "v2", "models", name, "infer"] | ["", "predict", name]:
+                endpoint = self._router.endpoints.get(name)
+                if endpoint is None or endpoint.only is None:
+                    return
+                try:
+                    endpoint.only.answer.lane.check(1)
+                except RequestError as error:
+                    self._rejected(endpoint, "", 0.0, error)
+                    raise
+
     def handle(self, method: str, path: str, headers: Headers, body: bytes, reply: Reply) -> Call | None:
         """Answers one request through `reply`, at once or when the model has run.
 

@@ -31,7 +31,7 @@ W = TypeVar("W", bound=Waiting)
 class Batcher(Generic[W]):
     """The calls that wait for one model; `room` bounds their items."""
 
-    __slots__ = ("_arrivals", "_groups", "left", "room", "waiting")
+    __slots__ = ("_arrivals", "_groups", "cut", "left", "room", "waiting")
 
     def __init__(self, room: int) -> None:
         if room < 1:
@@ -40,6 +40,8 @@ class Batcher(Generic[W]):
         self.waiting = 0
         self.left: list[tuple[W, bool]] = []
         """Calls that `take` left out, and whether they were late; whoever reads them clears them."""
+        self.cut = False
+        """Whether the last batch left calls behind that would have fitted it but for the limit."""
         self._groups: dict[Hashable, deque[tuple[int, W]]] = {}
         self._arrivals = 0
 
@@ -86,6 +88,7 @@ class Batcher(Generic[W]):
                 self.waiting -= rows
                 batch.append(call)
                 taken += rows
+            self.cut = bool(group)
             if not group:
                 del groups[shape]
         return batch, taken

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import ceil
 
+STALL = 8.0
+"""A run counts as so many times what was expected, at most: the machine may have stood still meanwhile."""
 DECAY = 0.98
 """Weight of what was known, at each new measurement: the last fifty runs count."""
 GAIN = 0.05
@@ -33,7 +35,12 @@ class CostModel:
         self._s = self._ns = single
 
     def observe(self, items: int, seconds: float) -> None:
-        """Takes one run into account."""
+        """Takes one run into account.
+
+        One that took far longer than expected counts in part: a stall must not refuse the next thousand
+        requests, while a model that has become slow is known for it after a few runs.
+        """
+        seconds = min(seconds, STALL * self.seconds(items))
         w = self._w = self._w * DECAY + 1.0
         n = self._n = self._n * DECAY + items
         nn = self._nn = self._nn * DECAY + items * items

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from math import inf
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
@@ -27,6 +28,8 @@ THREAD_RUN_SECONDS = 0.100
 """Longest run in a thread, unless one request alone takes longer: what other models wait meanwhile."""
 RUN_BYTES = 32 << 20
 """Input bytes of one run, unless one request alone has more."""
+WHYS = ("drained", "full", "deadline", "shape")
+"""Why a run is no larger: nothing else waited, the limit, the deadline of its first call, other shapes."""
 PROOF = 512
 """One in so many batches is held against one of its calls run alone, the sixteenth for the first time."""
 
@@ -89,6 +92,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     inputs: Tensors
     outputs: Tensors
     error: ModelyardError | None = None
+    began: float = 0.0
+    """When the calls had waited long enough, by the monotonic clock."""
 
 
 class Lane:
@@ -109,6 +114,7 @@ class Lane:
         wait: float = inf,
         monotonic: Callable[[], float] = perf_counter,
         broken: Counter | None = None,
+        released: Mapping[str, Counter] = MappingProxyType({}),
     ) -> None:
         self._session = session
         self._executor = executor
@@ -126,6 +132,8 @@ class Lane:
         self._soon_done = 0
         self._batches = 0
         self._broken = broken
+        self._released = released
+        self._allowed = 1
         self.item_bytes = sum(
             spec.dtype.itemsize * int(np.prod(spec.shape[1:], dtype=np.int64)) * (-1 not in spec.shape[1:])
             for spec in session.signature.inputs
@@ -162,7 +170,7 @@ class Lane:
         """
         batcher = self._batcher
         if self._busy:
-            self._admit(call)
+            self.check(call.rows, call.deadline)
         elif call.rows > batcher.room:
             raise self._full()
         shape: Hashable = None
@@ -173,18 +181,19 @@ class Lane:
             self._busy = True
             self._executor.soon(self._next)
 
-    def _admit(self, call: Call) -> None:
+    def check(self, rows: int, deadline: float = inf) -> None:
+        """Raises `RequestError` 503 when so many items could not be taken now, or not be answered in time."""
         batcher = self._batcher
-        if batcher.waiting and batcher.waiting + call.rows > batcher.room:
+        if batcher.waiting and batcher.waiting + rows > batcher.room:
             raise self._full()
-        if call.deadline == inf and batcher.waiting < self._soon_done:
+        if deadline == inf and batcher.waiting < self._soon_done:
             return
         wait = self.wait_seconds
         now = self._monotonic()
-        if wait > self._wait or now + wait + self.cost.seconds(call.rows) > call.deadline:
+        if wait > self._wait or now + wait + self.cost.seconds(rows) > deadline:
             raise RequestError("the service is at its limit, the answer would come too late", status=503,
                                value=f"{wait:.3f} s to wait", fix="try again later",
-                               rule=f"within {min(self._wait, call.deadline - now):.3f} s",
+                               rule=f"within {min(self._wait, deadline - now):.3f} s",
                                retry_after=max(wait, 0.001))  # fmt: skip
 
     def _full(self) -> RequestError:
@@ -211,12 +220,22 @@ class Lane:
         if not batch:
             self._busy = False
             return
+        if self._released:
+            self._released[self._why()].value += 1.0
         if self.inline:
             self._finish(self._run(batch, items))
         else:
             seconds = self.cost.seconds(items)
             self._until = self._monotonic() + seconds
             self._executor.offload(lambda: self._run(batch, items), self._finish, owner=self, cost=seconds)
+
+    def _why(self) -> str:
+        """Of `WHYS`, the one that holds for the batch that was just taken."""
+        if not self._batcher.waiting:
+            return "drained"
+        if not self._batcher.cut:
+            return "shape"
+        return "deadline" if self._allowed < self.cap else "full"
 
     def _size(self, head: Call, now: float) -> int:
         """Items of the run that begins with this call."""
@@ -226,6 +245,7 @@ class Lane:
         if self._ragged and self.batchable:
             size = sum(values.nbytes for values in head.inputs.values()) // head.rows
             cap = min(cap, max(1, RUN_BYTES // max(1, size)))
+        self._allowed = cap
         return cap
 
     def _leave(self, call: Call, late: bool) -> None:
@@ -238,7 +258,7 @@ class Lane:
 
     def _run(self, batch: list[Call], items: int) -> list[Run]:
         """The batch as one run, or as many when it failed together; never raises."""
-        started = perf_counter()
+        started, began = perf_counter(), self._monotonic()
         try:
             runs = [self._run_together(batch, items)]
             if len(batch) > 1:
@@ -256,6 +276,8 @@ class Lane:
         self._batch_items.observe(items)
         if len(runs) == 1:
             self.cost.observe(items, seconds)
+        for run in runs:
+            run.began = began
         return runs
 
     def _run_together(self, batch: list[Call], items: int) -> Run:
@@ -339,7 +361,7 @@ def _account(run: Run) -> None:
         end = start + call.rows
         if call.sink is not None:
             outputs = {name: values[start:end] for name, values in run.outputs.items()}
-            call.sink.ran(Run([call], call.rows, call.inputs, outputs, run.error))
+            call.sink.ran(Run([call], call.rows, call.inputs, outputs, run.error, run.began))
         start = end
 
 

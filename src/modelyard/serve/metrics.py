@@ -204,6 +204,16 @@ class Metrics:
             ("endpoint", "release"),
             BATCH_BUCKETS,
         )
+        self.waits = self._histogram(
+            "modelyard_queue_seconds",
+            "From the complete request to the run that answers it.",
+            ("endpoint", "release"),
+            LATENCY_BUCKETS,
+        )
+        self.released = self._counter(
+            "modelyard_batches_total", "Calls of the runtime by why they held no more items.",
+            ("endpoint", "release", "why"),
+        )  # fmt: skip
         self.http = self._counter("modelyard_http_responses_total", "Responses by status.", ("status",))
         self.grpc = self._counter(
             "modelyard_grpc_responses_total", "Calls over gRPC by their status.", ("method", "code")

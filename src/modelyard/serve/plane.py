@@ -23,7 +23,7 @@ from modelyard.core.spec import Tensors
 from modelyard.serve.lane import Call, Run
 from modelyard.serve.metrics import Counter, Histogram, Metrics
 from modelyard.serve.pool import Served
-from modelyard.serve.record import Arm, Outcome, PredictionRecord, latencies_of
+from modelyard.serve.record import Arm, Outcome, PredictionRecord, seconds_of
 from modelyard.serve.router import Chosen, Endpoint, Router
 
 UNSETTLED = 8_192
@@ -66,6 +66,7 @@ class _Samples(msgspec.Struct):
     requests: Counter
     items: Counter
     seconds: Histogram
+    waits: Histogram
 
 
 class Account:
@@ -182,10 +183,12 @@ class Plane:
                 samples = self._samples.get(key)
                 if samples is None:
                     samples = self._samples[key] = self._new_samples(records[0])
-                latencies = latencies_of(records)
+                latencies = seconds_of(records)
                 samples.requests.add(len(latencies))
                 samples.items.add(sum(record.items for record in records))
                 samples.seconds.observe_all(latencies)
+                if records[0].began:
+                    samples.waits.observe_all(seconds_of(records, waiting=True))
 
     def record(self, account: Account, outcome: Outcome, calls: list[Call], run: Run) -> None:
         """Keeps what the log needs of a run; the calls, and with them their connections, are let go."""
@@ -199,7 +202,7 @@ class Plane:
             started = [call.started for call in calls]
         self._keep(
             PredictionRecord(account.served, account.endpoint, account.arm, outcome, ids, rows, started,
-                             self._monotonic(), self._now(), run.items, run.inputs, run.outputs)
+                             self._monotonic(), self._now(), run.items, run.inputs, run.outputs, run.began)
         )  # fmt: skip
 
     def lost(self, account: Account, call: Call, *, late: bool) -> None:
@@ -272,6 +275,7 @@ class Plane:
             self._metrics.requests.at(*labels),
             self._metrics.items.at(*labels),
             self._metrics.seconds.at(*labels),
+            self._metrics.waits.at(record.endpoint, record.by.digest),
         )
 
 

@@ -19,7 +19,7 @@ from modelyard.model.chosen_runtime import HOME, ChosenRuntime
 from modelyard.model.model import Model
 from modelyard.model.runtime import RuntimeOptions, Session
 from modelyard.serve.isolation import TOLERANCE, independent
-from modelyard.serve.lane import INLINE_SECONDS, Executor, Lane
+from modelyard.serve.lane import INLINE_SECONDS, WHYS, Executor, Lane
 from modelyard.serve.memory import in_use
 from modelyard.serve.metrics import Histogram, Metrics
 from modelyard.serve.options import Limits
@@ -98,6 +98,7 @@ def make_ready(
         item_seconds=seconds,
         wait=limits.wait_seconds,
         broken=metrics.broken.at(endpoint, release.digest),
+        released={why: metrics.released.at(endpoint, release.digest, why) for why in WHYS},
     )
     return Served(
         digest=release.digest,

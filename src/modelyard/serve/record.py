@@ -32,6 +32,7 @@ from modelyard.core.spec import Tensors
 if TYPE_CHECKING:
     from modelyard.data.contract import Contract
 
+Seconds: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 Arm: TypeAlias = Literal["primary", "shadow"]
 Outcome: TypeAlias = Literal["ok", "rejected", "failed"]
 
@@ -76,6 +77,8 @@ class PredictionRecord(msgspec.Struct, gc=False):
     items: int
     inputs: Tensors
     outputs: Tensors
+    began: float = 0.0
+    """When the run began (`monotonic`); 0 where there was none."""
 
     @property
     def size(self) -> int:
@@ -88,10 +91,10 @@ class PredictionRecord(msgspec.Struct, gc=False):
         return size
 
 
-def latencies_of(records: Sequence[PredictionRecord]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Seconds of each request of the records, from the moment it was complete to its answer."""
+def seconds_of(records: Sequence[PredictionRecord], *, waiting: bool = False) -> Seconds:
+    """Seconds of each request, from the moment it was complete to its answer, or (`waiting`) to its run."""
     started = np.array([moment for record in records for moment in record.started])
-    ended = np.array([record.ended for record in records])
-    answered: np.ndarray[Any, np.dtype[np.float64]] = np.repeat(ended, [len(r.started) for r in records])
-    answered -= started
-    return answered
+    until = np.array([record.began if waiting else record.ended for record in records])
+    seconds: Seconds = np.repeat(until, [len(record.started) for record in records])
+    seconds -= started
+    return seconds

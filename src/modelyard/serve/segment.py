@@ -14,7 +14,7 @@ from modelyard.core.spec import Tensors
 from modelyard.data.live import Breach, LiveContract
 from modelyard.data.tensors import table_of, take
 from modelyard.serve.codec.rows import item_ids
-from modelyard.serve.record import FORMAT, PredictionRecord, ReleaseFacts, latencies_of
+from modelyard.serve.record import FORMAT, PredictionRecord, ReleaseFacts, seconds_of
 
 PRIVATE = ("personal", "sensitive")
 QUICK = ".arrow"
@@ -37,7 +37,7 @@ def table_of_records(
     rows = sum(record.items for record in records)
     inputs = _joined([record.inputs for record in records])
     breaches = contract.breaches(inputs) if inputs else ()
-    latencies = latencies_of(records)
+    latencies = seconds_of(records)
     each = [len(record.ids) for record in records]
     times = np.repeat(np.array([record.time for record in records]), each) - latencies
     ids = [identity for record in records for identity in record.ids]

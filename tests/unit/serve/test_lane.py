@@ -127,3 +127,29 @@ def test_no_answer_reaches_the_wrong_caller(data: st.DataObject) -> None:
             continue
         assert caller.right() or (13.0 in caller.values and "thirteen" in str(caller.answers))
         assert len(caller.answers) == 1
+
+
+def test_it_is_known_why_a_run_was_no_larger_and_how_long_its_calls_waited(bench: Any) -> None:
+    from modelyard.serve.lane import WHYS
+    from modelyard.serve.metrics import Counter
+
+    served = bench.served(batch=4)
+    lane = served.lane
+    lane._released = {why: Counter() for why in WHYS}
+    callers = [Caller(float(number)) for number in range(10)]
+    for caller in callers:
+        lane.submit(caller.call)
+    bench.executor.run()
+    assert served.session.batches == [4, 4, 2]
+    assert {why: counter.value for why, counter in lane._released.items()} == {
+        "drained": 1, "full": 2, "deadline": 0, "shape": 0,
+    }  # fmt: skip
+    lane.cost.fixed, lane.cost.item = 0.0, 1.0
+    lane.cap = 4
+    urgent, other = Caller(1.0), Caller(2.0)
+    urgent.call.deadline = bench.clock.monotonic() + 1.5
+    lane._busy = False
+    for caller in (urgent, other):
+        lane.submit(caller.call)
+    bench.executor.run()
+    assert served.session.batches[3:] == [1, 1] and lane._released["deadline"].value == 1

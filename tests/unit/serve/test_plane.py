@@ -11,7 +11,7 @@ import pytest
 from modelyard.core.errors import RequestError
 from modelyard.release.policy import Canary, Shadow, Single
 from modelyard.serve.plane import Plane, Question, check_inputs, check_outputs
-from modelyard.serve.record import latencies_of
+from modelyard.serve.record import seconds_of
 from modelyard.serve.router import Endpoint, Router
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -44,7 +44,7 @@ def test_an_answer_is_recorded_and_counted(bench: Any, inputs: Inputs) -> None:
     assert plane.open == 0
     text = bench.metrics.text().decode()
     (record,) = bench.records
-    assert (record.outcome, record.arm, record.rows, latencies_of([record]).tolist(), record.time) == (
+    assert (record.outcome, record.arm, record.rows, seconds_of([record]).tolist(), record.time) == (
         "ok", "primary", [2], [0.25], 1_000.25,
     )  # fmt: skip
     labels = f'{{endpoint="triple",release="{A}",version="1",arm="primary",outcome="ok"}}'

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_FIELDS = 100
 """Headers of one request."""
+LONG = 16_384
+"""Bytes of a body from which on it is not read for an answer that is known before."""
 SWALLOWED = 65_536
 """Bytes of a refused request's body that are read to keep its connection."""
 LINGER_SECONDS = 1.0
@@ -47,6 +49,10 @@ class Service(Protocol):
 
     def admit(self, method: str, path: str, headers: Headers) -> None:
         """Raises `RequestError` for a request that may not be made; asked before its body is read."""
+        ...
+
+    def check_room(self, path: str) -> None:
+        """Raises `RequestError` where there is no room for a request; asked before a long body is read."""
         ...
 
     def handle(self, method: str, path: str, headers: Headers, body: bytes, reply: Reply) -> Call | None:
@@ -249,11 +255,13 @@ class Connection(asyncio.Protocol):
 
     def _admitted(self, head: Head) -> RequestError | None:
         service = self._service
-        if service.guarded:
-            try:
+        try:
+            if service.guarded:
                 service.admit(head.method, head.path, head.headers)
-            except RequestError as error:
-                return error
+            if head.length > LONG:
+                service.check_room(head.path)
+        except RequestError as error:
+            return error
         return None
 
     def _cut(self, error: RequestError) -> None:

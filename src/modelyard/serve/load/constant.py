@@ -31,6 +31,9 @@ class Constant:
     def admit(self, method: str, path: str, headers: Headers) -> None:
         """Lets everything in."""
 
+    def check_room(self, path: str) -> None:
+        """Has room."""
+
     def handle(self, method: str, path: str, headers: Headers, body: bytes, reply: Reply) -> None:
         """Answers at once."""
         reply(200, _HEADERS, self._body)

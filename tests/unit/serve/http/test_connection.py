@@ -76,6 +76,10 @@ class Echo:
         if headers("authorization") != "Bearer good":
             raise RequestError("no", status=401)
 
+    def check_room(self, path: str) -> None:
+        if path == "/full":
+            raise RequestError("full", status=503)
+
     def handle(self, method: str, path: str, headers: Any, body: bytes, reply: Any) -> Any:
         self.asked.append((method, path, body))
         self.headers.append(headers)
@@ -292,6 +296,16 @@ def test_a_refused_body_that_is_short_is_swallowed_and_the_connection_kept() -> 
     assert client.send(post(b"", length=500)) == b""
     assert statuses(client.send(b"x" * 500 + post(b"a", b"Authorization: Bearer good"))) == [401, 200]
     assert client.service.asked == [("POST", "/a", b"a")]
+
+
+def test_a_long_body_is_not_read_to_be_refused() -> None:
+    client = Client(HttpDoor(Echo(), Limits(), ManualClock()))
+    # A short one is, and is the service's to refuse.
+    assert statuses(client.send(post(b"a", path=b"/full"))) == [200]
+    assert client.send(post(b"", length=20_000, path=b"/full")) == b""
+    assert statuses(client.send(b"x" * 20_000 + GET)) == [503, 200]
+    assert statuses(client.send(post(b"", length=100_000, path=b"/full"))) == [503]
+    assert client.transport.ended
 
 
 def test_bodies_together_are_bounded() -> None:
