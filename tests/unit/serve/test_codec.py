@@ -17,6 +17,7 @@ from modelyard.core.errors import RequestError
 from modelyard.core.spec import DATATYPES, numpy_type
 from modelyard.serve.codec.elements import MAX_RANK, from_bytes, from_values, to_bytes, to_values
 from modelyard.serve.codec.inference import Asked, Wanted, read_request, write_answer
+from modelyard.serve.codec.plain import PlainReader
 from modelyard.serve.codec.rows import read_rows, write_rows
 
 LIMITS = {"elements": 1_000, "rows": 100}
@@ -283,3 +284,12 @@ def test_row_answers() -> None:
     ]
     value = orjson.loads(write_rows("e", "sha256:0", "2", "r", {"prediction": np.array([[2.0]])}, labels=()))
     assert value["predictions"] == [{"id": "r", "prediction": 2.0}]
+
+
+@pytest.mark.parametrize("count", [4, 2_000])
+def test_a_number_too_large_for_its_type_wants_a_closer_look(count: int) -> None:
+    numbers = [1.5] * (count - 1) + [1e39]
+    body = json.dumps({"inputs": [{"name": "x", "shape": [1, count], "datatype": "FP32", "data": numbers}]})
+    assert PlainReader(elements=10_000, rows=10).read(body.encode()) is None
+    double = PlainReader(elements=10_000, rows=10).read(body.replace("FP32", "FP64").encode())
+    assert double is not None and double.inputs["x"].ravel().tolist() == numbers
