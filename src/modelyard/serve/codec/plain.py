@@ -8,9 +8,8 @@ the work by way of lists.
 
 from __future__ import annotations
 
+import struct
 from functools import lru_cache
-from struct import Struct
-from struct import error as StructError
 from typing import Any
 
 import msgspec
@@ -48,8 +47,8 @@ _SMALL_HEAD = msgspec.json.Decoder(_Head)
 
 
 @lru_cache(256)
-def _packer(kind: str, count: int) -> Struct:
-    return Struct(f"={count}{kind}")
+def _packer(kind: str, count: int) -> struct.Struct:
+    return struct.Struct(f"={count}{kind}")
 
 
 class PlainReader:
@@ -66,7 +65,7 @@ class PlainReader:
             if len(body) <= _SMALL:
                 return self._read_small(body)
             return None if self._parser is None else self._read(body)
-        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, StructError):
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, struct.error):
             return None
         except RuntimeError:  # somebody still holds a part of an earlier document.
             self._parser = simdjson.Parser()

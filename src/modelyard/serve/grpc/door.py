@@ -143,7 +143,7 @@ class GrpcDoor:
         if method == _INFER:
             facts = reply.facts if isinstance(reply, Watched) else None
             answered = partial(self._answered, rpc, reply)
-            call = self._inference.ask(data, self._left(rpc), answered, alone=self._engine.quiet, facts=facts)
+            call = self._inference.ask(data, self._left(rpc), answered, facts=facts)
             if waits(call):
                 rpc.watch(partial(self._gone, call, reply))
         elif method in CHANGES:

@@ -182,11 +182,6 @@ class Engine:
         self._shut = False
         self._cutter: asyncio.TimerHandle | None = None
 
-    @property
-    def quiet(self) -> bool:
-        """Whether no other call is known to have come; asked while one is begun."""
-        return not self._ready
-
     def listen(self, address: str, credentials: Any = None) -> int:
         """The port that is listened on, 0 when the address is taken."""
         where = address.encode()

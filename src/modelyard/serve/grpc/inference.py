@@ -91,13 +91,11 @@ class Inference:
         seconds: float,
         answered: Answered,
         *,
-        alone: bool = False,
         facts: dict[str, str] | None = None,
     ) -> Call:
         """Asks for an answer within so many `seconds`; of the call `gone` may be set to drop it.
 
-        `alone` says that nothing else is on its way: then the answer may come before this returns. Raises
-        `RequestError` for what is refused; `answered` is not called then. `facts` is told what is asked.
+        Raises `RequestError` for what is refused; `answered` is not called then. `facts` is told what is asked.
         """
         started = self._monotonic()
         asked = self._reader.read(data)
@@ -113,7 +111,7 @@ class Inference:
             facts |= {"endpoint": asked.model, "id": identity, "release": way.served.digest}
         answer = partial(self._answer, answered, way.writer.write, identity)
         account = way.account
-        call = Call(asked.inputs, asked.rows, answer, identity, started, started + seconds, account, alone)
+        call = Call(asked.inputs, asked.rows, answer, identity, started, started + seconds, account)
         try:
             check_inputs(way.served, asked.inputs)
             if started + seconds <= self._monotonic():
