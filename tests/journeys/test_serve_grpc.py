@@ -258,7 +258,7 @@ def test_a_deadline_that_has_passed(place: Place) -> None:
     with grpc.insecure_channel(place.address, options=DIRECT) as channel:
         grpc.channel_ready_future(channel).result(timeout=10)
         with pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary(SERVICE + "ModelInfer")(request(), timeout=0)
+            channel.unary_unary(SERVICE + "ModelInfer")(request(), timeout=-1)
     error: Any = caught.value
     assert error.code().name == "DEADLINE_EXCEEDED"
     assert place.refusal("ModelInfer", _late())[0] == "DEADLINE_EXCEEDED"

@@ -13,7 +13,6 @@ and what the dialects take. Who may ask for what stands in `access_rules`.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,23 +25,24 @@ from modelyard.core.spec import Tensors
 from modelyard.serve.access.guard import Guard
 from modelyard.serve.access_rules import check_origin, role_of
 from modelyard.serve.arrivals import Arrivals
-from modelyard.serve.codec.inference import read_request, write_answer, write_error
+from modelyard.serve.codec.inference import read_request, write_answer
 from modelyard.serve.describe import Board, Describer
 from modelyard.serve.dialect import Ask, Dialect, Read
 from modelyard.serve.dialects import rows_reader
-from modelyard.serve.encoding import SMALLEST, accepted, check_encoding, pack, unpack
+from modelyard.serve.encoding import check_encoding, unpack
 from modelyard.serve.exchange import BINARY_TYPE, JSON_TYPE, Exchange, Headers, Reply, Written
-from modelyard.serve.express import Express
+from modelyard.serve.express import Express, failed
 from modelyard.serve.feedback import append_feedback, parse_feedback
 from modelyard.serve.fields import HEADER_LENGTH, TIMEOUT, deadline_of, only, whole
 from modelyard.serve.health import Health
 from modelyard.serve.holding import hold, timeout_of
 from modelyard.serve.lane import Call, Executor
-from modelyard.serve.metrics import Counter, Metrics
+from modelyard.serve.metrics import Metrics
 from modelyard.serve.options import Limits
 from modelyard.serve.plane import Answer, Plane, Question, check_outputs
 from modelyard.serve.pool import Served
 from modelyard.serve.recent import Recent
+from modelyard.serve.replies import Replies
 from modelyard.serve.repository import Repository, check_change
 from modelyard.serve.router import Endpoint, NotResident
 from modelyard.serve.watch import Watch, Watched
@@ -54,7 +54,6 @@ CROWD = 64
 """When so many items wait, it is worth knowing whether a client is still there."""
 
 _INLINE = 1 << 16
-_LOG = logging.getLogger("modelyard.serve")
 
 
 class App:
@@ -105,7 +104,7 @@ class App:
         )
         self._alone = board is None
         self._recent = Recent()
-        self._statuses: dict[int, Counter] = {}
+        self._replies = Replies(metrics)
         self._changes: set[asyncio.Task[None]] = set()
         self._express = Express(
             plane, metrics, clock, self, recent=self._recent, limits=limits, unusual=UNUSUAL
@@ -173,22 +172,12 @@ class App:
         except RequestError as error:
             self.refuse(error, reply)
         except Exception as error:  # a bug must cost one request, not the process.
-            self._bug(error, reply)
+            self._replies.admit_fault(error, reply)
         return None
 
     def refuse(self, error: RequestError, reply: Reply) -> None:
         """Replies with a refusal: the protocol's error object and the error's status."""
-        extra = []
-        if error.retry_after is not None:
-            extra.append(("retry-after", str(max(1, round(error.retry_after)))))
-        if error.status == 405 and error.rule is not None:
-            extra.append(("allow", error.rule.replace(" or ", ", ")))
-        if error.status in (408, 413):
-            # What is left of the body is not waited for.
-            extra.append(("connection", "close"))
-        if error.status == 401:
-            extra.append(("www-authenticate", "Bearer"))
-        self._send(reply, error.status, JSON_TYPE, write_error(error), extra)
+        self._replies.refuse(error, reply)
 
     def _later(self, plain: Callable[[], bytes], method: str, parts: list[str], exchange: Exchange) -> None:
         """Unpacks a large body in a thread, then goes on."""
@@ -209,7 +198,7 @@ class App:
             except RequestError as error:
                 self.refuse(error, reply)
             except Exception as error:  # as in `handle`
-                self._bug(error, reply)
+                self._replies.admit_fault(error, reply)
 
         self._executor.offload(work, done)
 
@@ -232,7 +221,7 @@ class App:
         except RequestError as refused:
             self.refuse(refused, exchange.reply)
         except Exception as bug:  # as in `handle`
-            self._bug(bug, exchange.reply)
+            self._replies.admit_fault(bug, exchange.reply)
 
     def _dispatch(self, method: str, parts: list[str], exchange: Exchange) -> Call | None:
         match parts:
@@ -250,7 +239,7 @@ class App:
                 self._feedback(name, exchange)
             case ["", "v2", "repository", "index"]:
                 only(method, "POST")
-                self._write(exchange, 200, Written(self._describer.index(exchange.body)))
+                self._replies.write(exchange, 200, Written(self._describer.index(exchange.body)))
             case ["", "v2", "repository", "models", name, ("load" | "unload") as change]:
                 only(method, "POST")
                 self._operate(name, change == "load", exchange)
@@ -268,11 +257,11 @@ class App:
                 endpoint = self._router.endpoint(wanted.endpoint)
                 version = wanted.version
                 served = endpoint.champion if version is None else self._router.version(endpoint, version)
-                self._write(exchange, 200, wanted.write(endpoint, served))
+                self._replies.write(exchange, 200, wanted.write(endpoint, served))
                 return None
         only(method, "GET", "HEAD")
         status, written = self._describer.tell(parts)
-        self._write(exchange, status, written)
+        self._replies.write(exchange, status, written)
         return None
 
     def _infer(self, name: str, version: str | None, exchange: Exchange) -> Call | None:
@@ -298,10 +287,10 @@ class App:
                     name, served.version, identity, outputs, wanted=wanted, binary=binary
                 )
                 if head is None:
-                    self._write(exchange, 200, Written(data))
+                    self._replies.write(exchange, 200, Written(data))
                 else:
                     length = ("inference-header-content-length", str(head))
-                    self._write(exchange, 200, Written(data, BINARY_TYPE, (length,)))
+                    self._replies.write(exchange, 200, Written(data, BINARY_TYPE, (length,)))
 
             question = Question(name, identity, asked.inputs, asked.rows, exchange.started, deadline)
             self._note(exchange, name, identity, served)
@@ -325,7 +314,7 @@ class App:
             inputs, rows = asked.tensors(served)
 
             def write(outputs: Tensors) -> None:
-                self._write(exchange, 200, asked.write(name, served, identity, outputs))
+                self._replies.write(exchange, 200, asked.write(name, served, identity, outputs))
 
             question = Question(name, identity, inputs, rows, exchange.started, deadline)
             self._note(exchange, name, identity, served)
@@ -342,11 +331,11 @@ class App:
         def answer(outputs: Tensors | None, error: ModelyardError | None) -> None:
             try:
                 if outputs is None:
-                    self.refuse(_failed(error), reply)
+                    self.refuse(failed(error), reply)
                 else:
                     write(outputs)
             except Exception as bug:  # as in `handle`: the batch's other callers must get their answers.
-                self._bug(bug, reply)
+                self._replies.admit_fault(bug, reply)
 
         return answer
 
@@ -374,7 +363,7 @@ class App:
             self._metrics.feedback.at(name, "true").add(known)
             self._metrics.feedback.at(name, "false" if sure else "unsure").add(strange)
             body = orjson.dumps({"accepted": len(items), "unknown": strange if sure else None})
-            self._send(reply, 200, JSON_TYPE, body)
+            self._replies.send(reply, 200, JSON_TYPE, body)
 
         self._executor.offload(store, stored)
 
@@ -393,11 +382,11 @@ class App:
     async def _change(self, changing: Awaitable[None], exchange: Exchange) -> None:
         try:
             await changing
-            self._send(exchange.reply, 200, JSON_TYPE, b"{}")
+            self._replies.send(exchange.reply, 200, JSON_TYPE, b"{}")
         except RequestError as error:
             self.refuse(error, exchange.reply)
         except Exception as error:  # as in `handle`
-            self._bug(error, exchange.reply)
+            self._replies.admit_fault(error, exchange.reply)
 
     def _note(self, exchange: Exchange, name: str, identity: str, served: Served) -> None:
         reply = exchange.reply
@@ -411,43 +400,7 @@ class App:
         identity = identity or self._plane.new_id()
         self._plane.reject(Question(endpoint.name, identity, {}, 1, started), endpoint.champion)
 
-    def _bug(self, error: Exception, reply: Reply) -> None:
-        fields = reply.names if isinstance(reply, Watched) else {}
-        _LOG.error(
-            "a request failed in a way that was not foreseen", exc_info=error, extra={"fields": fields}
-        )
-        self._send(reply, 500, JSON_TYPE, b'{"error":"the service failed; its log says why"}')
-
-    def _write(self, exchange: Exchange, status: int, written: Written) -> None:
-        """Sends what was written, compressed when it is long and the client takes that."""
-        body, extra = written.body, list(written.headers)
-        if len(body) >= SMALLEST:
-            takes = exchange.headers("accept-encoding")
-            encoding = None if takes is None else accepted(takes)
-            if encoding is not None:
-                body = pack(body, encoding)
-                extra += [("content-encoding", encoding), ("vary", "accept-encoding")]
-        self._send(exchange.reply, status, written.kind, body, extra)
-
-    def _send(self, reply: Reply, status: int, kind: str, body: bytes,
-              extra: list[tuple[str, str]] | None = None) -> None:  # fmt: skip
-        counter = self._statuses.get(status)
-        if counter is None:
-            counter = self._statuses[status] = self._metrics.http.at(str(status))
-        counter.add()
-        headers = [("content-type", kind)]
-        if extra:
-            headers += extra
-        reply(status, headers, body)
-
 
 def _waits(served: Served, call: Call) -> Call | None:
     """The call when it waits long enough to look whether its client stays."""
     return call if not served.lane.inline or served.lane.waiting > CROWD else None
-
-
-def _failed(error: ModelyardError | None) -> RequestError:
-    """A release is proved before it is served, so a run that fails does so for what this client sent."""
-    if isinstance(error, RequestError):
-        return error
-    return RequestError("the model cannot answer this input", status=422, value=str(error))

@@ -95,7 +95,7 @@ class Inference:
     ) -> Call:
         """Asks for an answer within so many `seconds`; of the call `gone` may be set to drop it.
 
-        Raises `RequestError` for what is refused; `answered` is not called then. `facts` is told what is asked.
+        Raises `RequestError` for what is refused; `answered` is not called then. `facts` hears what is asked.
         """
         started = self._monotonic()
         asked = self._reader.read(data)
