@@ -222,3 +222,27 @@ def test_a_target_that_is_not_installed_is_told_before_anything_runs(project: An
 def test_wrong_words_are_answered(trained: Any, quick: Any, words: tuple[str, ...], match: str) -> None:
     done = quick("-C", str(trained.root), "compress", "--search", *words)
     assert match in done.error()
+
+
+def test_the_runtime_that_won_is_what_is_validated_released_and_served(project: Any) -> None:
+    pytest.importorskip("openvino")
+    small = RECIPE.replace("(768, 768), max_iter=200, tol=1.0, n_iter_no_change=2", "(32,), max_iter=400")
+    project.write("recipe.py", small)
+    assert compressed(project)["values"]["runtime"] == "onnxruntime"
+    # Which runtime wins is the machine's business: here it is said, as the compress step would say it.
+    with sqlite3.connect(project.root / ".modelyard" / "records.db") as base:
+        found = base.execute("select value from modelyard_documents where key = 'small/compress'").fetchone()
+        step = json.loads(found[0])
+        step["values"]["runtime"] = "openvino"
+        base.execute(
+            "update modelyard_documents set value = ? where key = 'small/compress'", (json.dumps(step),)
+        )
+    base.close()
+    done = project("run", "--no-serve", "--json")
+    assert done.code == 0, done.out[-2000:] + done.err
+    steps = {row["name"]: row for row in done.json["steps"]}
+    assert steps["serve"]["values"]["action"] == "promote", "its answers are those of training, over HTTP"
+    seen = project("inspect", "small@1", "--no-machine")
+    assert seen.code == 0, seen.err
+    assert "note: runs on openvino" in seen.out
+    project("serve", "stop")
