@@ -29,9 +29,11 @@ _SEAL_ROWS = 2_048
 """A flush of so many rows is a segment of its own: writing them again with more costs more than a file."""
 _SEAL_YOUNG_BYTES = 1 << 20
 """The same for bytes."""
+_BUSY_BYTES = 512 << 10
+"""A flush of so many bytes, or of `_SEAL_ROWS`, says that there is much to do."""
 _LARGE = 4_096
 """Bytes of one item from which on it counts against the limit of input bytes."""
-_CHUNK_ROWS = 1_024
+_CHUNK_ROWS = 4_096
 """Rows that are made a table at once: the interpreter is held no longer than that takes."""
 _HURRY_BYTES = 1 << 30
 """So much may wait in a quick format for a quieter time; beyond, some is finished at each flush."""
@@ -108,7 +110,8 @@ class PredictionLog:
                 sized = self._queue.popleft()
                 record = sized[0]
                 groups.setdefault((record.endpoint, record.by.digest), []).append(sized)
-            busy, self._rows = self._rows >= _SEAL_ROWS, 0
+            busy = self._rows >= _SEAL_ROWS or self._bytes >= _BUSY_BYTES
+            self._rows = 0
             now = self._clock.monotonic()
             for key, group in groups.items():
                 self._write(key, group, now)

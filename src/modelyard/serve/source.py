@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -43,6 +44,9 @@ class Source(Protocol):
         ...
 
 
+_RACY_NS = 100_000_000
+
+
 class StoreSource:
     """The project's store, opened when first asked and only ever read; asked from one thread at a time."""
 
@@ -61,11 +65,16 @@ class StoreSource:
         self._opened: tuple[Store, Endpoints, Registry] | None = None
         self._asking = threading.Lock()
         self._names: set[str] = set()
+        self._seen: tuple[int, ...] = ()
 
     def changed(self) -> frozenset[str]:
         with self._asking:
+            stamp = self._stamp()
+            if stamp and stamp == self._seen:
+                return frozenset()
             names = self._open()[1].catch_up()
             self._names |= names
+            self._seen = stamp
             return names
 
     def policy(self, endpoint: str) -> tuple[int, Policy]:
@@ -88,6 +97,28 @@ class StoreSource:
             if self._opened is not None:
                 self._opened[0].close()
                 self._opened = None
+
+    def _stamp(self) -> tuple[int, ...]:
+        """What tells of the database's files whether anything was written since; nothing when that is unsure.
+
+        A look at two files costs a hundredth of a question. A file that was written a moment ago might be
+        written again without a trace, within one tick of the file system's clock.
+        """
+        if self._records is not None:
+            return ()
+        found: list[int] = []
+        for name in ("records.db", "records.db-wal"):
+            try:
+                file = (self._root / name).stat()
+            except OSError:
+                if name == "records.db":
+                    return ()
+                found.append(0)
+                continue
+            if time.time_ns() - file.st_mtime_ns < _RACY_NS:
+                return ()
+            found += [file.st_ino, file.st_mtime_ns, file.st_size]
+        return tuple(found)
 
     def _open(self) -> tuple[Store, Endpoints, Registry]:
         # Opening would begin a new store where the old one was lost, and an open SQLite file reads on
