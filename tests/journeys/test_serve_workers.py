@@ -43,7 +43,8 @@ def children(pid: int) -> set[int]:
 
 def told(text: str) -> dict[str, float]:
     """The series of a scrape, read by Prometheus' own client."""
-    parser = pytest.importorskip("prometheus_client.parser")
+    from prometheus_client import parser
+
     return {
         f"{sample.name}{sorted(sample.labels.items())}": sample.value
         for family in parser.text_string_to_metric_families(text)
