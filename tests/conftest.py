@@ -19,6 +19,9 @@ from typing import Any
 
 import pytest
 
+# A shell that runs the tests in the background has them, and all that they start, ignore interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 COMMAND = Path(sys.executable).with_name("modelyard")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 

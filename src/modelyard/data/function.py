@@ -171,15 +171,21 @@ def _module(path: Path) -> ModuleType:
 
 
 class _folder_on_path:  # noqa: N801
-    """Lets the user's file import its neighbours while it runs."""
+    """Lets the user's file import its neighbours while it runs.
+
+    No bytecode is written, so that an edit within the same second is seen.
+    """
 
     def __init__(self, path: Path) -> None:
         self._folder = str(path.resolve().parent)
+        self._flag = sys.dont_write_bytecode
 
     def __enter__(self) -> None:
+        self._flag, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         sys.path.insert(0, self._folder)
 
     def __exit__(self, *_: object) -> None:
+        sys.dont_write_bytecode = self._flag
         sys.path.remove(self._folder)
 
 
