@@ -30,6 +30,8 @@ RUN_BYTES = 32 << 20
 """Input bytes of one run, unless one request alone has more."""
 WHYS = ("drained", "full", "deadline", "shape")
 """Why a run is no larger: nothing else waited, the limit, the deadline of its first call, other shapes."""
+SLACK = 1.2
+"""Times the expected wait that a request must be able to wait."""
 PROOF = 512
 """One in so many batches is held against one of its calls run alone, the sixteenth for the first time."""
 
@@ -190,7 +192,9 @@ class Lane:
             return
         wait = self.wait_seconds
         now = self._monotonic()
-        if wait > self._wait or now + wait + self.cost.seconds(rows) > deadline:
+        # Its run will hold what waits with it: who may only just be in time alone would break every batch up.
+        run = self.cost.seconds(max(rows, min(self.cap, batcher.waiting + rows)))
+        if wait > self._wait or now + SLACK * wait + run > deadline:
             raise RequestError("the service is at its limit, the answer would come too late", status=503,
                                value=f"{wait:.3f} s to wait", fix="try again later",
                                rule=f"within {min(self._wait, deadline - now):.3f} s",
