@@ -66,10 +66,6 @@ def budget(wanted: int | None, workers: int) -> float:
     return inf if there is None else 0.75 * there / workers
 
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Numbers of glibc's `malloc.h`."""
-
-
 def give_back() -> None:
     """Returns what libraries keep of freed memory: Arrow's pool and the C library's heaps.
 
@@ -82,20 +78,6 @@ def give_back() -> None:
     trim = _trim()
     if trim is not None:
         trim(1 << 20)
-
-
-def keep_at_hand() -> None:
-    """Has the C library keep what is freed for the next request, until `give_back`; called before it serves.
-
-    It would return the end of a heap, and large blocks, at once: each run of a model would then pay for
-    clean pages anew.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that glibc takes
-    mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
 @cache

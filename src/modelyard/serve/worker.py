@@ -41,7 +41,7 @@ from modelyard.serve.http.door import HttpDoor
 from modelyard.serve.loader import Loader
 from modelyard.serve.log import PredictionLog
 from modelyard.serve.log_lines import write_log_lines
-from modelyard.serve.memory import budget, keep_at_hand
+from modelyard.serve.memory import budget
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.model_facts import Statistics
 from modelyard.serve.options import ServeOptions
@@ -126,7 +126,7 @@ async def serve(options: ServeOptions, listening: socket.socket, member: Member 
     grpc = None
     if options.grpc_port is not None:
         grpc = await _open_grpc(options, plane, health, metrics, guard, repository, watch, app, arrivals)
-    _settle_memory()
+    _settle_garbage()
     _LOG.info("listening on %s", listening.getsockname())
     await door.open(listening)
     if board is not None:
@@ -263,13 +263,12 @@ def _say(member: Member | None, what: bytes) -> None:
             member.link.send(what)
 
 
-def _settle_memory() -> None:
+def _settle_garbage() -> None:
     """Takes what is loaded out of the collector's sight and makes it look less often.
 
     A request leaves a few small containers that reference counting frees; walking all libraries' objects
     for them costs more than the requests.
     """
-    keep_at_hand()
     # A thread that computes gives the interpreter back to the loop within a third of a millisecond.
     sys.setswitchinterval(0.0003)
     gc.collect()
