@@ -43,6 +43,10 @@ class Tuned:
     why: str
 
 
+_LOOKS = 3
+"""At the best setting before it is chosen: the best of many trials was also the luckiest."""
+
+
 def tune(
     space: TuningSpace, measure: Measure, journal: TuningJournal, *, task: str, workload: Mapping[str, float],
     trials: int = 12, budget: float = 60.0, seed: int = 0, progress: Progress = quiet,
@@ -52,8 +56,8 @@ def tune(
 
     Settings that the journal knows for this task are not measured again; what it knows of other tasks on
     this kind of machine teaches the cost model from the start. Where nothing is known the first few are
-    drawn; afterwards the model's favourite is measured, now and then another one. The best is timed once
-    more, and the default is kept unless that look too is surely above 1. What a measurement raises is noted
+    drawn; afterwards the model's favourite is measured, now and then another one. The best is timed three
+    times more, and the default is kept unless each look is surely above 1. What a measurement raises is noted
     and never chosen. Killed at any moment, the next call goes on.
     """
     every = list(space.every())
@@ -86,17 +90,16 @@ def _confirmed(measure: Measure, best: Trial | None, default: Setting) -> tuple[
     same = Measurement("speedup", 1.0, 1.0, 1.0, "x", 0, 0.95, "the default itself")
     if best is None or best.low <= 1:
         return "no setting is surely faster than the default", default, same
-    try:
-        again = measure(best.setting)
-    except Exception as error:  # A setting that fails is not chosen, whatever it raises.
-        return (
-            f"the best setting failed at a second look ({type(error).__name__}): the default stays",
-            default,
-            same,
-        )
     told = _told(best.setting, default)
-    if again.low is None or not again.low > 1:
-        return f"{told} did not stand a second look ({again.value:.2f}x): the default stays", default, same
+    again = same
+    for _ in range(_LOOKS):
+        try:
+            again = measure(best.setting)
+        except Exception as error:  # A setting that fails is not chosen, whatever it raises.
+            failed = type(error).__name__
+            return f"the best setting failed at another look ({failed}): the default stays", default, same
+        if again.low is None or not again.low > 1:
+            return f"{told} did not stand another look ({again.value:.2f}x): the default stays", default, same
     return (
         f"{told}: {again.value:.2f}x the default's speed [{again.low:.2f}, {again.high:.2f}]",
         best.setting,
