@@ -7,6 +7,7 @@ waits for the other. What was loaded for a policy that has changed meanwhile is 
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections import deque
@@ -38,7 +39,7 @@ RETRY_SECONDS = 10.0
 """A policy that was refused is tried again after this long: the cause may have been a full disk."""
 STORE_RETRY_SECONDS = 1.0
 """The same for what could not be fetched, because the store did not answer."""
-GIVE_BACK_SECONDS = 1.0
+GIVE_BACK_SECONDS = 3.0
 """Freed memory goes back to the machine at most so often: the C library's heaps are locked meanwhile."""
 
 MakeReady: TypeAlias = Callable[[str, "LoadedRelease"], Served]
@@ -257,6 +258,8 @@ class Loader:
         now = self._clock.monotonic()
         if self._freed and now >= self._given_back + GIVE_BACK_SECONDS:
             self._freed, self._given_back = False, now
+            # What a model leaves in cycles outlived the young generations while it was served.
+            gc.collect()
             give_back()
 
     def _work(self) -> None:
