@@ -41,6 +41,8 @@ class Server:
             self.ready.set()
             await self.stop.wait()
             server.close()
+            for _ in range(5):
+                await asyncio.sleep(0)  # who was accepted just now begins, and closes what is theirs
             left = list(self.tasks)
             for task in left:
                 task.cancel()
