@@ -12,8 +12,7 @@ and what the dialects take. Who may ask for what stands in `access_rules`.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from modelyard.core.spec import Tensors
 from modelyard.serve.access.guard import Guard
 from modelyard.serve.access_rules import check_origin, role_of
 from modelyard.serve.arrivals import Arrivals
+from modelyard.serve.changes import Changes
 from modelyard.serve.codec.inference import read_request, write_answer
 from modelyard.serve.describe import Board, Describer
 from modelyard.serve.dialect import Ask, Dialect, Read
@@ -43,7 +43,7 @@ from modelyard.serve.plane import Answer, Plane, Question, check_outputs
 from modelyard.serve.pool import Served
 from modelyard.serve.recent import Recent
 from modelyard.serve.replies import Replies
-from modelyard.serve.repository import Repository, check_change
+from modelyard.serve.repository import Repository
 from modelyard.serve.router import Endpoint, NotResident
 from modelyard.serve.watch import Watch, Watched
 
@@ -89,7 +89,6 @@ class App:
         self._state = state
         self._limits = limits
         self._guard = guard
-        self._repository = repository
         self._arrivals = arrivals
         self._watch = watch or Watch(clock)
         self._dialects = tuple(dialects)
@@ -105,7 +104,7 @@ class App:
         self._alone = board is None
         self._recent = Recent()
         self._replies = Replies(metrics)
-        self._changes: set[asyncio.Task[None]] = set()
+        self._changes = Changes(repository, self._replies)
         self._express = Express(
             plane, metrics, clock, self, recent=self._recent, limits=limits, unusual=UNUSUAL
         )
@@ -242,7 +241,8 @@ class App:
                 self._replies.write(exchange, 200, Written(self._describer.index(exchange.body)))
             case ["", "v2", "repository", "models", name, ("load" | "unload") as change]:
                 only(method, "POST")
-                self._operate(name, change == "load", exchange)
+                check_origin(exchange.headers, local=not self.guarded)
+                self._changes.begin(name, change == "load", exchange)
             case _:
                 return self._other(method, parts, exchange)
         return None
@@ -366,27 +366,6 @@ class App:
             self._replies.send(reply, 200, JSON_TYPE, body)
 
         self._executor.offload(store, stored)
-
-    def _operate(self, name: str, load: bool, exchange: Exchange) -> None:
-        """Loads or unloads an endpoint; the reply comes when that is done."""
-        check_origin(exchange.headers, local=not self.guarded)
-        if self._repository is None:
-            raise RequestError("endpoints are not loaded and unloaded here", status=501,
-                               fix="the service follows the store")  # fmt: skip
-        check_change(exchange.body)
-        changing = self._repository.load(name) if load else self._repository.unload(name)
-        task = asyncio.get_running_loop().create_task(self._change(changing, exchange))
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-
-    async def _change(self, changing: Awaitable[None], exchange: Exchange) -> None:
-        try:
-            await changing
-            self._replies.send(exchange.reply, 200, JSON_TYPE, b"{}")
-        except RequestError as error:
-            self.refuse(error, exchange.reply)
-        except Exception as error:  # as in `handle`
-            self._replies.admit_fault(error, exchange.reply)
 
     def _note(self, exchange: Exchange, name: str, identity: str, served: Served) -> None:
         reply = exchange.reply
