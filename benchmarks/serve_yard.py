@@ -26,7 +26,8 @@ from modelyard.model.reader import read_model
 from modelyard.release import endpoint, registry
 from modelyard.release.answers import Answers
 from modelyard.release.bundle import Bundle
-from modelyard.release.endpoint import Endpoints, EndpointState
+from modelyard.release.endpoint import Endpoints
+from modelyard.release.endpoint_law import EndpointState
 from modelyard.release.info import ReleaseInfo
 from modelyard.release.key import signing_key, trusted_keys
 from modelyard.release.load import build_bundle

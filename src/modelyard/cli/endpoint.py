@@ -12,7 +12,7 @@ from modelyard.core.errors import ReleaseError
 
 if TYPE_CHECKING:
     from modelyard.lifecycle.project import Project
-    from modelyard.release.endpoint import Change, EndpointState
+    from modelyard.release.endpoint_law import Change, EndpointState
     from modelyard.store.store import Store
 
 

@@ -14,7 +14,8 @@ from modelyard.lifecycle.project_file import read_project
 from modelyard.lifecycle.standing import Standing, can_run, standing
 from modelyard.measure.measurement import Verdict
 from modelyard.release.bundle import LIMITS, release_digest
-from modelyard.release.endpoint import SET, Endpoints
+from modelyard.release.endpoint import Endpoints
+from modelyard.release.endpoint_law import SET
 from modelyard.release.gate import GATE
 from modelyard.release.policy import Canary, Single
 from modelyard.release.registry import ADDED, FORMAT

@@ -12,7 +12,8 @@ from modelyard.core.errors import PromotionRefused, ReleaseError
 from modelyard.measure.measurement import Verdict
 from modelyard.release.bundle import Bundle
 from modelyard.release.canary import Action, Arm, CanaryOptions, Trial, judge_canary
-from modelyard.release.endpoint import PROMOTE, ROLLBACK, SET, Endpoints
+from modelyard.release.endpoint import Endpoints
+from modelyard.release.endpoint_law import PROMOTE, ROLLBACK, SET
 from modelyard.release.gate import GATE
 from modelyard.release.key import SigningKey
 from modelyard.release.policy import Canary, Shadow, Single

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from modelyard.core.digest import Digest, digest_bytes
 from modelyard.release import endpoint
 from modelyard.release.canary import CANARY
-from modelyard.release.endpoint import PROMOTE, ROLLBACK, SET, Endpoints, EndpointState
+from modelyard.release.endpoint import Endpoints
+from modelyard.release.endpoint_law import PROMOTE, ROLLBACK, SET, EndpointState
 from modelyard.release.gate import GATE
 from modelyard.release.policy import Canary, Policy, Shadow, Single
 from modelyard.release.registry import ADDED

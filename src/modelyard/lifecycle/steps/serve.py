@@ -14,7 +14,8 @@ from modelyard.lifecycle.service import service_client, wait_for_generation
 from modelyard.lifecycle.step import Outcome
 from modelyard.measure.measurement import Verdict
 from modelyard.release.canary import Decision
-from modelyard.release.endpoint import Endpoints, EndpointState
+from modelyard.release.endpoint import Endpoints
+from modelyard.release.endpoint_law import EndpointState
 from modelyard.release.policy import Canary, Policy, Single
 
 
