@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -112,16 +112,22 @@ def rounds(bench: Bench) -> None:
             bench.memory[server.name] = server.memory
 
 
-def beside(bench: Bench, peer: peers.Peer) -> None:
-    """A peer in each of its variants, ours asked in turn with it and the peer stopped meanwhile."""
+def variants(bench: Bench, peer: peers.Peer) -> Iterator[Server]:
+    """A peer in each of its variants, started and right in its answers; what does not start is noted."""
     for variant in peer.variants:
         try:
             server, took = peers.begin(peer, variant, bench.files, bench.known)
         except (Failed, OSError, subprocess.SubprocessError) as error:
             bench.note(error)
             continue
+        bench.starts[server.name] = took
+        yield server
+
+
+def beside(bench: Bench, peer: peers.Peer) -> None:
+    """A peer in each of its variants, ours asked in turn with it and the peer stopped meanwhile."""
+    for server in variants(bench, peer):
         try:
-            bench.starts[server.name] = took
             for model, connections in LOADS:
                 server.pause()
                 bench.run(bench.of(OURS), model, "json", connections, name=beside_name(server.name))
@@ -321,14 +327,7 @@ def measure(bench: Bench, wanted: Iterable[peers.Peer], models: int) -> Bar:
             if not peer.quick:
                 held.append(peer)
                 continue
-            for variant in peer.variants:
-                try:
-                    server, took = peers.begin(peer, variant, bench.files, bench.known)
-                except (Failed, OSError, subprocess.SubprocessError) as error:
-                    bench.note(error)
-                    continue
-                bench.running.append(server)
-                bench.starts[server.name] = took
+            bench.running.extend(variants(bench, peer))
         rounds(bench)
         for peer in held:
             beside(bench, peer)

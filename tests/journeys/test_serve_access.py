@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 import shutil
@@ -12,16 +11,12 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelyard.core.errors import ServeError
 from modelyard.serve.access.token import Role, new_token
@@ -43,37 +38,6 @@ class Texts(dict[str, str]):
 
     def header(self, name: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self[name]}"}
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for this machine and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    names = x509.SubjectAlternativeName(
-        [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    )
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    chain, private = folder / "chain.pem", folder / "key.pem"
-    chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    private.chmod(0o600)
-    return chain, private
 
 
 def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
@@ -180,7 +144,9 @@ def test_a_rate_is_kept(serving: Callable[..., Any]) -> None:
         assert client.post("/predict/mixed", json=ROWS, headers=texts.header("fast")).status_code == 200
 
 
-def test_tls_with_unmodified_clients(serving: Callable[..., Any], tmp_path: Path) -> None:
+def test_tls_with_unmodified_clients(
+    serving: Callable[..., Any], tmp_path: Path, certificate: Callable[[Path], tuple[Path, Path]]
+) -> None:
     import tritonclient.http as triton
 
     chain, key = certificate(tmp_path)
@@ -222,7 +188,9 @@ def test_tls_with_unmodified_clients(serving: Callable[..., Any], tmp_path: Path
         assert time.monotonic() - began < 5
 
 
-def test_tls_that_cannot_be_used_is_said(serving: Callable[..., Any], tmp_path: Path) -> None:
+def test_tls_that_cannot_be_used_is_said(
+    serving: Callable[..., Any], tmp_path: Path, certificate: Callable[[Path], tuple[Path, Path]]
+) -> None:
     chain, key = certificate(tmp_path)
     (tmp_path / "other").mkdir()
     _, other = certificate(tmp_path / "other")

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 grpc = pytest.importorskip("grpc")
 SERVICE = "/inference.GRPCInferenceService/"
@@ -37,32 +32,6 @@ def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for this machine and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost"), address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    chain, private = folder / "chain.pem", folder / "key.pem"
-    chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    form, bare = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, bare))
-    private.chmod(0o600)
-    return chain, private
-
-
 def request(made: Any, kind: str, items: int) -> bytes:
     from modelyard.serve.grpc.messages import messages
 
@@ -73,7 +42,9 @@ def request(made: Any, kind: str, items: int) -> bytes:
     return bytes(message.SerializeToString())
 
 
-def test_over_tls_and_not_in_open_text(serving: Callable[..., Any], tmp_path: Path) -> None:
+def test_over_tls_and_not_in_open_text(
+    serving: Callable[..., Any], tmp_path: Path, certificate: Callable[[Path], tuple[Path, Path]]
+) -> None:
     chain, key = certificate(tmp_path)
     made = serving("mlp", grpc_port=free_port(), tls_certificate=chain, tls_key=key)
     address = f"127.0.0.1:{made.options.grpc_port}"
