@@ -277,20 +277,29 @@ def test_what_nobody_waits_for_is_not_run(serving: Callable[..., Any]) -> None:
     request = (b"POST /v2/models/cnn/infer HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n"
                b"Inference-Header-Content-Length: %d\r\n\r\n" % (len(text) + values.nbytes, len(text))
                ) + text + values.tobytes()  # fmt: skip
-    connections = [socket.create_connection(made.address, timeout=30) for _ in range(10)]
-    for connection in connections:
-        connection.sendall(request)
     body = text + values.tobytes()
     infer = f"{made.url}/v2/models/cnn/infer"
     headers = {"inference-header-content-length": str(len(text))}
-    late = httpx.post(infer, content=body, timeout=30, headers={**headers, "x-request-timeout-ms": "1"})
-    assert late.status_code in (503, 504), late.text
-    for connection in connections[2:]:
-        connection.close()
-    for connection in connections[:2]:
-        assert connection.recv(15) == b"HTTP/1.1 200 OK"
-        connection.close()
-    until(lambda: metric(made.url, r'modelyard_shed_total\{.*why="gone"') >= 1)
+    statuses = set()
+
+    def gone() -> bool:
+        """Ten ask, one with no patience asks behind them, and eight of the ten leave."""
+        connections = [socket.create_connection(made.address, timeout=30) for _ in range(10)]
+        for connection in connections:
+            connection.sendall(request)
+        hasty = client.post(infer, content=body, headers={**headers, "x-request-timeout-ms": "1"})
+        statuses.add(hasty.status_code)
+        for connection in connections[2:]:
+            connection.close()
+        for connection in connections[:2]:
+            assert connection.recv(15) == b"HTTP/1.1 200 OK"
+            connection.close()
+        return metric(made.url, r'modelyard_shed_total\{.*why="gone"') >= 1
+
+    with httpx.Client(timeout=30) as client:
+        # On a busy machine all ten may be answered before this process has its turn again.
+        until(lambda: gone() and bool(statuses & {503, 504}), seconds=60.0)
+    assert statuses <= {200, 503, 504}
     assert httpx.get(f"{made.url}/v2/health/ready").status_code == 200
     for wrong in ("0", "-1", "1.5", "x", "1e3", "9" * 30):
         answer = httpx.post(infer, content=body, headers={**headers, "x-request-timeout-ms": wrong})

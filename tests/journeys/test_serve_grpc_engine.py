@@ -76,7 +76,7 @@ def test_foul_connections_do_not_disturb(serving: Callable[..., Any]) -> None:
 
 
 def test_calls_that_were_dropped_are_let_go(serving: Callable[..., Any]) -> None:
-    made = serving("cnn", known=("cnn",), grpc_port=free_port(), drain=20.0)
+    made = serving("cnn", known=("cnn",), grpc_port=free_port(), drain=60.0)
     with grpc.insecure_channel(f"127.0.0.1:{made.options.grpc_port}", options=DIRECT) as opened:
         ask = opened.unary_unary(SERVICE + "ModelInfer")
         data = request(made, "cnn", 8)
@@ -92,4 +92,4 @@ def test_calls_that_were_dropped_are_let_go(serving: Callable[..., Any]) -> None
         assert ask(data, timeout=30)
     os.kill(made.running.pid, signal.SIGTERM)
     # A call that the engine still held would keep it for the whole of `drain`.
-    until(lambda: "ended with 0 requests open" in made.log(), seconds=12)
+    until(lambda: "ended with 0 requests open" in made.log(), seconds=40)

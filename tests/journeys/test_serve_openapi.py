@@ -118,8 +118,9 @@ def test_schemathesis_finds_nothing(server: Any, tmp_path: Path, paths: str) -> 
     found = subprocess.run(
         [str(_schemathesis()), "run", f"{server.url}/openapi.json", "--max-examples", examples, "--seed", "7",
          "--phases", "examples,coverage,fuzzing", "--no-color", *chosen,
-         # A generated shape seldom fits its generated data.
-         "--exclude-checks", "positive_data_acceptance"],
+         # A generated shape seldom fits its generated data. 503 and 504 are documented: a generated timeout
+         # of a millisecond may well pass. 500 is not, so its status alone is a failure.
+         "--exclude-checks", "positive_data_acceptance,not_a_server_error"],
         cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-6_000:] + found.stderr[-2_000:]

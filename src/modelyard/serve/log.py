@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -40,8 +39,6 @@ _HURRY_BYTES = 1 << 30
 """So much may wait in a quick format for a quieter time; beyond, some is finished at each flush."""
 _FINISHED = 4
 """Segments that are finished at one flush."""
-_NICE = 10
-"""Of the writing thread. It holds the interpreter now and then: more would let a busy machine stop us all."""
 _GIVE_BACK_SECONDS = 30.0
 """Freed memory is given back so often: each time, the next burst pays for clean pages anew."""
 
@@ -181,7 +178,6 @@ class PredictionLog:
         return size
 
     def _work(self) -> None:
-        _step_back()
         self._adopt()
         while not self._stop:
             self._wake.wait(self._options.seconds)
@@ -253,12 +249,6 @@ class PredictionLog:
             write_segment(young.path, whole)
         if full:
             del self._open[key]
-
-
-def _step_back() -> None:
-    """Lets requests go before this thread where both want the core."""
-    if sys.platform == "linux":  # where a thread has a priority of its own.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 class _Young:
