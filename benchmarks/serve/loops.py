@@ -10,15 +10,21 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from serve import openloop
 from serve.ask import Ask
 from serve.server import LOAD_CORE, Server
 
 from modelyard.serve.load.generator import LoadOptions, open_loop
-from modelyard.serve.load.result import LoadResult
 from modelyard.serve.load.schedule import Arrivals
 from modelyard.serve.load.target import Target
 
 SHARE = 0.8
+AT_CAPACITY = 64
+"""Requests under way when the capacity is measured; more of them at a share of it are a backlog."""
+LATE = 0.25
+"""The generator's own lateness, as a share of the server's p50, above which a ratio is not the server's: each
+request's latency includes it, so it may have raised p99 over p50 by that much, or lowered it by a like part.
+"""
 TIMEOUT_US, DEADLINE = 250_000, 0.5
 """What a client of the overload asks for, and within what its answer counts as good: the generator's own
 queue and the way back lie between them."""
@@ -51,33 +57,41 @@ class Tail:
     """Latency of a server at one rate, over several runs."""
 
     rate: float
-    runs: tuple[LoadResult, ...]
+    runs: tuple[openloop.Loaded, ...]
 
     @property
     def p50(self) -> float:
-        return statistics.median(run.latency.quantile(0.5) for run in self.runs)
+        return statistics.median(run.latency["p50"] for run in self.runs)
 
     @property
     def p99(self) -> float:
-        return statistics.median(run.latency.quantile(0.99) for run in self.runs)
+        return statistics.median(run.latency["p99"] for run in self.runs)
 
     @property
     def ratio(self) -> float:
         """Median of the runs' p99 over p50."""
-        return statistics.median(run.latency.quantile(0.99) / run.latency.quantile(0.5) for run in self.runs)
+        return statistics.median(run.latency["p99"] / run.latency["p50"] for run in self.runs)
 
     @property
     def kept_up(self) -> bool:
-        """Whether most runs ended without a backlog and without failures: in an overload p50 is large too,
-        and its ratio to p99 says nothing."""
-        fine = [run.failed == 0 and run.overtime <= 0.1 * run.seconds for run in self.runs]
+        """Whether most runs went without failures and without a backlog: in an overload p50 is large too, and
+        its ratio to p99 says nothing. By Little's law p50 times the rate is how many are under way."""
+        fine = [run.failed == 0 and run.overtime <= 0.1 * run.seconds
+                and run.latency["p50"] * self.rate <= AT_CAPACITY for run in self.runs]  # fmt: skip
         return 2 * sum(fine) > len(fine)
+
+    @property
+    def late(self) -> float:
+        """The generator's own lateness, p99."""
+        return statistics.median(run.lateness["p99"] for run in self.runs)
 
     @property
     def doubt(self) -> str:
         """Why the ratio is not the server's, when most runs say so; empty else."""
-        limited = [run.limited for run in self.runs if run.limited]
-        return limited[0] if 2 * len(limited) > len(self.runs) else ""
+        late = [run.lateness["p99"] > LATE * run.latency["p50"] for run in self.runs]
+        if 2 * sum(late) <= len(late):
+            return ""
+        return f"the generator was {1e3 * self.late:.2f} ms late at p99, which is in the latency ({self})"
 
     def __str__(self) -> str:
         short = "" if self.kept_up else ", and does not keep up"
@@ -91,16 +105,15 @@ def tails(
     """Each server's tail at 80 % of a capacity, the servers in turn within each round.
 
     All are asked at the same rate: what the constant answer shows there is the HTTP engine's and the
-    generator's own.
+    generator's own. Raises `Failed` where the generator cannot be compiled or gets no answers.
     """
-    runs: dict[str, list[LoadResult]] = {server.name: [] for server in servers}
+    runs: dict[str, list[openloop.Loaded]] = {server.name: [] for server in servers}
     rate = SHARE * capacity
-    with on_core():
-        for turn in range(rounds):
-            options = LoadOptions(seconds=seconds, warmup=0.5, connections=256, seed=turn)
-            for server in servers:
-                runs[server.name].append(open_loop(target(server, ask), options, rate, kind=kind))
-                gc.collect()
+    for turn in range(rounds):
+        for server in servers:
+            (request,) = target(server, ask).requests
+            found = openloop.load(server.port, request, rate, seconds=seconds, kind=kind, seed=turn)
+            runs[server.name].append(found)
     return {name: Tail(rate, tuple(found)) for name, found in runs.items()}
 
 
