@@ -32,8 +32,9 @@ from serve.ask import asks
 from serve.bar import Bar, number, rows_of, script
 from serve.found import BARE, CEILING, DOOR, OURS, SILENT, Bench
 from serve.found import beside as beside_name
-from serve.loops import Tail, overload, tails
-from serve.server import SERVER_CORE, Failed, Server, free_port
+from serve.loops import Tail, on_core, overload, tails
+from serve.server import Failed, Server, free_port
+from serve.turns import shares
 
 from modelyard.release.policy import Single
 from modelyard.serve.load.schedule import Arrivals
@@ -140,22 +141,6 @@ def beside(bench: Bench, peer: peers.Peer) -> None:
             server.stop()
 
 
-def bare_loop(files: dict[str, Path], model: str, seconds: float) -> float:
-    """CPU seconds an item of onnxruntime alone, in a process of its own on the server's core."""
-    code = (
-        "import sys, time, numpy as np, onnxruntime as o\n"
-        "s = o.SessionOptions(); s.intra_op_num_threads = 1\n"
-        "e = o.InferenceSession(sys.argv[1], s, providers=['CPUExecutionProvider'])\n"
-        "x = {'x': np.random.default_rng(0).random([1, *e.get_inputs()[0].shape[1:]], np.float32)}\n"
-        "for _ in range(20): e.run(None, x)\n"
-        "end = time.perf_counter() + float(sys.argv[2]); n = 0; b = time.process_time()\n"
-        "while time.perf_counter() < end: e.run(None, x); n += 1\n"
-        "print((time.process_time() - b) / n)"
-    )
-    command = ["taskset", "-c", SERVER_CORE, sys.executable, "-c", code, str(files[model]), str(seconds)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
 def start_and_memory(bench: Bench, times: int = 3) -> tuple[float, float]:
     """Seconds from starting the process to its first right answer, and its resident MB, one small model."""
     took = []
@@ -219,11 +204,12 @@ def _http(bench: Bench, bar: Bar) -> None:
 
 
 def _network(bench: Bench, bar: Bar) -> None:
-    alone = bare_loop(bench.files, "cnn", float(bench.seconds))
-    for body, target in (("cnn-binary", 0.97), ("cnn-json", 0.92)):
-        used = bench.figure(body, 64, OURS, "cpu_us")
-        note = f"{alone * 1e3:.2f} ms alone, {used / 1e3:.2f} ms served"
-        bar.least(f"{body} c=64 of onnxruntime alone, CPU", target, alone * 1e6 / used, note=note)
+    server = bench.of(OURS)
+    asked = [bench.known["cnn", form] for form in ("binary", "json")]
+    with on_core():
+        found = shares(server, asked, bench.files["cnn"], turns=4 * bench.rounds)
+    for form, target, shared in zip(("binary", "json"), (0.97, 0.92), found, strict=True):
+        bar.least(f"cnn-{form} c=64 of onnxruntime alone, CPU", target, shared.share, note=str(shared))
 
 
 def _fresh(bench: Bench, model: str, form: str) -> float:

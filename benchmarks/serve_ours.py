@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
-
-import uvloop
 
 from modelyard.serve.options import LogOptions, ServeOptions
 from modelyard.serve.process import bind
-from modelyard.serve.worker import serve
+from modelyard.serve.worker import main
 
 given = json.loads(sys.argv[1])
 options = ServeOptions(
@@ -21,4 +21,9 @@ options = ServeOptions(
     port=given["port"],
     log=LogOptions(sample=given.get("sample", 1.0)),
 )
-uvloop.run(serve(options, bind(options.host, options.port, 1024)))
+with tempfile.TemporaryDirectory() as folder:
+    stored = Path(folder) / "options.json"
+    stored.write_text(json.dumps(options.to_json()))
+    listening = bind(options.host, options.port, 1024)
+    code = main([str(stored), "--fd", str(listening.detach())])
+os._exit(code)

@@ -35,6 +35,12 @@ class Ask:
     script: str
     right: np.ndarray
 
+    def request(self, path: str) -> bytes:
+        """The request as it goes over the wire."""
+        headers = {"Host": "bench", **self.headers, "Content-Length": str(len(self.body))}
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"POST {path.format(model=self.model)} HTTP/1.1\r\n{head}\r\n".encode() + self.body
+
     def answered(self, port: int, path: str, *, timeout: float = 20.0) -> bool:
         """Whether the server gives the right answer; raises `OSError` when it gives none."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)

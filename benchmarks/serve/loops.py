@@ -46,10 +46,7 @@ def on_core(core: str = LOAD_CORE) -> Iterator[None]:
 
 def target(server: Server, ask: Ask) -> Target:
     """The request as the generator sends it."""
-    path = server.form.path.format(model=ask.model)
-    headers = {"Host": "bench", **ask.headers, "Content-Length": str(len(ask.body))}
-    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return Target("127.0.0.1", server.port, (f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + ask.body,))
+    return Target("127.0.0.1", server.port, (ask.request(server.form.path),))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ class LoopExecutor:
     (Goyal, Vin & Cheng, SIGCOMM 1996). What a run really took is charged when it is over.
     There are more threads than one even on one core, so that one long run does not hold up the short ones
     behind it: the kernel shares the core among them. Work waits at most for the shortest of the runs in
-    work, and for those of others that have used less.
+    work, and for those of others that have used less. Of the threads that are idle the one that ran last is
+    woken: the memory that a model computes in is still its own, and in the cache.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
@@ -33,8 +34,8 @@ class LoopExecutor:
         self.soon: Callable[[Callable[[], None]], object] = loop.call_soon
         self._wanted = threads
         self._threads: list[threading.Thread] = []
-        self._idle = 0
-        self._tokens: SimpleQueue[bool] = SimpleQueue()
+        self._idle: list[SimpleQueue[None]] = []
+        self._closed = False
         self._heap: list[_Work] = []
         self._lock = threading.Lock()
         self._used: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
@@ -51,41 +52,57 @@ class LoopExecutor:
             if owner is not None:
                 self._used[owner] = start + cost
             heapq.heappush(self._heap, (start, self._number, work, done, owner, cost))
-            if len(self._heap) > self._idle and len(self._threads) < self._wanted:
+            if self._idle:
+                self._idle.pop().put(None)
+            elif len(self._threads) < self._wanted:
                 thread = threading.Thread(
                     target=self._work, name=f"runtime-{len(self._threads)}", daemon=True
                 )
                 self._threads.append(thread)
                 thread.start()
-        self._tokens.put(True)
 
     def close(self) -> None:
         """Ends the threads after their work."""
-        for _ in self._threads:
-            self._tokens.put(False)
+        with self._lock:
+            self._closed = True
+            while self._idle:
+                self._idle.pop().put(None)
         for thread in self._threads:
             thread.join()
 
     def _work(self) -> None:
-        back = self._loop.call_soon_threadsafe
+        woken: SimpleQueue[None] = SimpleQueue()
+        answer: tuple[Callable[[Any], None], Any] | None = None
         while True:
             with self._lock:
-                self._idle += 1
-            more = self._tokens.get()
-            with self._lock:
-                self._idle -= 1
-                if not more:
-                    return
-                start, _, work, done, owner, cost = heapq.heappop(self._heap)
-                self._now = max(self._now, start)
+                next_of_all = heapq.heappop(self._heap) if self._heap else None
+                ends = next_of_all is None and self._closed
+                if next_of_all is not None:
+                    self._now = max(self._now, next_of_all[0])
+                elif not ends:
+                    self._idle.append(woken)
+            # It is known to be idle before the loop hears of its result: what that begins next comes here.
+            if answer is not None and not self._hand_back(*answer):
+                return
+            answer = None
+            if ends:
+                return
+            if next_of_all is None:
+                woken.get()
+                continue
+            _, _, work, done, owner, cost = next_of_all
             began = perf_counter()
-            result = work()
+            answer = done, work()
             if owner is not None:
                 with self._lock:
                     self._used[owner] += perf_counter() - began - cost
-            try:
-                back(done, result)
-            except RuntimeError as error:  # the loop has ended, and whoever waited with it.
-                _LOG.warning("a result came after the end: %s", error)
-                return
-            del work, done, result, owner
+            del next_of_all, work, done, owner
+
+    def _hand_back(self, done: Callable[[Any], None], result: Any) -> bool:
+        """Whether the loop still takes results."""
+        try:
+            self._loop.call_soon_threadsafe(done, result)
+        except RuntimeError as error:  # the loop has ended, and whoever waited with it.
+            _LOG.warning("a result came after the end: %s", error)
+            return False
+        return True

@@ -30,6 +30,8 @@ RUN_BYTES = 32 << 20
 """Input bytes of one run, unless one request alone has more."""
 WHYS = ("drained", "full", "deadline", "shape")
 """Why a run is no larger: nothing else waited, the limit, the deadline of its first call, other shapes."""
+QUEUED = 3
+"""A run may hold one in so many of the items that wait, if that is more than what pays: it delays few."""
 SLACK = 1.2
 """Times the expected wait that a request must be able to wait."""
 PROOF = 512
@@ -135,7 +137,7 @@ class Lane:
         self._batches = 0
         self._broken = broken
         self._released = released
-        self._allowed = 1
+        self._allowed = self._full_size = 1
         self.item_bytes = sum(
             spec.dtype.itemsize * int(np.prod(spec.shape[1:], dtype=np.int64)) * (-1 not in spec.shape[1:])
             for spec in session.signature.inputs
@@ -145,7 +147,9 @@ class Lane:
         self.why_single = "" if batchable else "its answers depend on the batch"
         self.cost = CostModel(item_seconds)
         self.cap = 1
-        """Items of the next run, at most: by options, bytes, and what a run costs."""
+        """Items of a run from which on more would gain little: by options, bytes, and what a run costs."""
+        self._most = 1
+        """Items of a run when many wait."""
         self._set_cap()
 
     @property
@@ -193,7 +197,7 @@ class Lane:
         wait = self.wait_seconds
         now = self._monotonic()
         # Its run will hold what waits with it: who may only just be in time alone would break every batch up.
-        run = self.cost.seconds(max(rows, min(self.cap, batcher.waiting + rows)))
+        run = self.cost.seconds(max(rows, min(self._cap_of(batcher.waiting), batcher.waiting + rows)))
         if wait > self._wait or now + SLACK * wait + run > deadline:
             raise RequestError("the service is at its limit, the answer would come too late", status=503,
                                value=f"{wait:.3f} s to wait", fix="try again later",
@@ -207,14 +211,19 @@ class Lane:
 
     def _set_cap(self) -> None:
         cost = self.cost
-        cap = min(self._batch, max(4, cost.worthwhile), cost.items_within(self._longest))
+        most = min(self._batch, cost.items_within(self._longest))
         if self.item_bytes:
-            cap = min(cap, RUN_BYTES // self.item_bytes)
-        self.cap = cap = max(1, cap) if self.batchable else 1
+            most = min(most, RUN_BYTES // self.item_bytes)
+        self._most = most = max(1, most) if self.batchable else 1
+        self.cap = cap = min(most, max(4, cost.worthwhile))
         if self._wait == inf:
             self._soon_done = self._batcher.room
         else:
             self._soon_done = int((self._wait - self._longest) / (cost.item + cost.fixed / cap))
+
+    def _cap_of(self, waiting: int) -> int:
+        """Items of the next run, at most, when so many wait."""
+        return max(self.cap, min(self._most, waiting // QUEUED))
 
     def _next(self) -> None:
         batch, items = self._batcher.take(self._size, self._monotonic())
@@ -239,11 +248,11 @@ class Lane:
             return "drained"
         if not self._batcher.cut:
             return "shape"
-        return "deadline" if self._allowed < self.cap else "full"
+        return "deadline" if self._allowed < self._full_size else "full"
 
     def _size(self, head: Call, now: float) -> int:
         """Items of the run that begins with this call."""
-        cap = self.cap
+        self._full_size = cap = self._cap_of(self._batcher.waiting)
         if head.deadline != inf:
             cap = min(cap, self.cost.items_within(head.deadline - now))
         if self._ragged and self.batchable:

@@ -41,7 +41,7 @@ from modelyard.serve.http.door import HttpDoor
 from modelyard.serve.loader import Loader
 from modelyard.serve.log import PredictionLog
 from modelyard.serve.log_lines import write_log_lines
-from modelyard.serve.memory import budget
+from modelyard.serve.memory import budget, keep_between_runs
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.model_facts import Statistics
 from modelyard.serve.options import ServeOptions
@@ -302,6 +302,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     write_log_lines()
     _do_without_pandas()
+    keep_between_runs()
     try:
         options = ServeOptions.from_json(orjson.loads(given.options.read_bytes()))
         if given.slot is None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from modelyard.core.errors import ModelyardError, RequestError
 from modelyard.core.spec import Tensors
+from modelyard.serve.cost import CostModel
 from modelyard.serve.lane import Call
 
 
@@ -153,3 +154,23 @@ def test_it_is_known_why_a_run_was_no_larger_and_how_long_its_calls_waited(bench
         lane.submit(caller.call)
     bench.executor.run()
     assert served.session.batches[3:] == [1, 1] and lane._released["deadline"].value == 1
+
+
+def test_a_run_is_as_large_as_pays_and_larger_where_many_wait(bench: Any) -> None:
+    """Cost that grows with the items alone: nothing is gained from a batch but the call's own overhead."""
+
+    class Known(CostModel):
+        def observe(self, items: int, seconds: float) -> None:
+            """The test's runs take nothing, which is not to be learned."""
+
+    served = bench.served(batch=64, inline=False)
+    served.lane.cost = Known(0.004)
+    callers = [Caller(100.0 + number) for number in range(49)]
+    served.lane.submit(callers[0].call)
+    bench.executor.run(1)
+    for caller in callers[1:]:
+        served.lane.submit(caller.call)
+    bench.executor.run()
+    sizes = served.session.batches
+    assert sizes[:4] == [1, 16, 10, 7] and sizes[-1] <= 4 and all(size >= 4 for size in sizes[1:-1])
+    assert all(caller.right() for caller in callers)
