@@ -9,16 +9,19 @@ import os
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from serve import openloop
 from serve.ask import Ask
-from serve.server import LOAD_CORE, Server
+from serve.server import LOAD_CORE, Server, quietest
 
 from modelyard.serve.load.generator import LoadOptions, open_loop
 from modelyard.serve.load.schedule import Arrivals
 from modelyard.serve.load.target import Target
 
 SHARE = 0.8
+DISTURBED = 0.01
+"""Share of the cores that the host took, from which on a tail is the host's."""
 AT_CAPACITY = 64
 """Requests under way when the capacity is measured; more of them at a share of it are a backlog."""
 LATE = 0.25
@@ -55,6 +58,8 @@ class Tail:
 
     rate: float
     runs: tuple[openloop.Loaded, ...]
+    taken: tuple[float, ...] = ()
+    """Of each run, the share of the cores that the host took meanwhile."""
 
     @property
     def p50(self) -> float:
@@ -85,6 +90,9 @@ class Tail:
     @property
     def doubt(self) -> str:
         """Why the ratio is not the server's, when most runs say so; empty else."""
+        disturbed = [share > DISTURBED for share in self.taken]
+        if 2 * sum(disturbed) > len(disturbed):
+            return f"the host took {statistics.median(self.taken):.1%} of the cores meanwhile ({self})"
         late = [run.lateness["p99"] > LATE * run.latency["p50"] for run in self.runs]
         if 2 * sum(late) <= len(late):
             return ""
@@ -104,14 +112,17 @@ def tails(
     All are asked at the same rate: what the constant answer shows there is the HTTP engine's and the
     generator's own. Raises `Failed` where the generator cannot be compiled or gets no answers.
     """
-    runs: dict[str, list[openloop.Loaded]] = {server.name: [] for server in servers}
+    runs: dict[str, list[tuple[openloop.Loaded, float]]] = {server.name: [] for server in servers}
     rate = SHARE * capacity
     for turn in range(rounds):
         for server in servers:
-            (request,) = target(server, ask).requests
-            found = openloop.load(server.port, request, rate, seconds=seconds, kind=kind, seed=turn)
-            runs[server.name].append(found)
-    return {name: Tail(rate, tuple(found)) for name, found in runs.items()}
+            one = partial(openloop.load, server.port, ask.request(server.form.path), rate, seconds=seconds,
+                          kind=kind, seed=turn)  # fmt: skip
+            runs[server.name].append(quietest(one))
+    return {
+        name: Tail(rate, tuple(run for run, _ in found), tuple(taken for _, taken in found))
+        for name, found in runs.items()
+    }
 
 
 @dataclass(frozen=True)

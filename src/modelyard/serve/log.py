@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("modelyard.serve")
 _Sized = tuple[PredictionRecord, int]
 """A record and the bytes it was counted with."""
+_Key = tuple[str, Digest]
+"""Endpoint and release: what has a segment of its own."""
 _SEAL_BYTES = 8 << 20
 _SEAL_SECONDS = 60.0
 _SEAL_ROWS = 2_048
@@ -33,12 +37,19 @@ _BUSY_BYTES = 512 << 10
 """A flush of so many bytes, or of `_SEAL_ROWS`, says that there is much to do."""
 _LARGE = 4_096
 """Bytes of one item from which on it counts against the limit of input bytes."""
-_CHUNK_ROWS = 4_096
-"""Rows that are made a table at once: the interpreter is held no longer than that takes."""
+_PIECE_ROWS = 512
+"""Rows that are made a table at once, which takes a millisecond: requests wait no longer."""
+_PIECE_BYTES = 1 << 20
+_REST = 4.0
+"""Times the CPU time of a piece of work that the thread rests after it: it takes a fifth of a core."""
+_REST_SECONDS = 0.05
 _HURRY_BYTES = 1 << 30
 """So much may wait in a quick format for a quieter time; beyond, some is finished at each flush."""
 _FINISHED = 4
 """Segments that are finished at one flush."""
+_NICE = 3
+"""Of the writing thread, so that requests do not wait for the end of its turn. More would be worse where
+other processes want the core: now and then the thread holds the interpreter, and all wait with it."""
 _GIVE_BACK_SECONDS = 30.0
 """Freed memory is given back so often: each time, the next burst pays for clean pages anew."""
 
@@ -67,10 +78,12 @@ class PredictionLog:
         self._quick: deque[tuple[Path, int]] = deque()
         self._quick_bytes = 0
         self._given_back = clock.monotonic()
+        self._gently = False
+        self._used = 0.0
         self._wake = threading.Event()
         self._stop = False
         self._flushing = threading.Lock()
-        self._open: dict[tuple[str, Digest], _Young] = {}
+        self._open: dict[_Key, _Young] = {}
         self._contracts: dict[Digest, LiveContract] = {}
         self._sequence = 0
         self._allowed = float(options.input_bytes)
@@ -100,21 +113,24 @@ class PredictionLog:
         if self._rows >= self._options.rows:
             self._wake.set()
 
-    def flush(self) -> None:
-        """Writes everything that was appended before the call."""
+    def flush(self, *, gently: bool = False) -> None:
+        """Writes everything that was appended before the call; `gently` with rests between pieces of work."""
         if self.source is not None:
             self.source()
         with self._flushing:
-            groups: dict[tuple[str, Digest], list[_Sized]] = {}
-            while self._queue:
-                sized = self._queue.popleft()
-                record = sized[0]
-                groups.setdefault((record.endpoint, record.by.digest), []).append(sized)
+            self._gently = gently
             busy = self._rows >= _SEAL_ROWS or self._bytes >= _BUSY_BYTES
             self._rows = 0
             now = self._clock.monotonic()
-            for key, group in groups.items():
-                self._write(key, group, now)
+            made: dict[_Key, _Made] = {}
+            while self._queue:
+                for key, group in self._piece().items():
+                    self._convert(key, group, made.setdefault(key, _Made()))
+                    if made[key].size >= _SEAL_BYTES:
+                        self._store(key, made.pop(key), now)
+                self._rest()
+            for key, rows in made.items():
+                self._store(key, rows, now)
             for key, young in list(self._open.items()):
                 if now - young.born > _SEAL_SECONDS:
                     del self._open[key]
@@ -178,54 +194,76 @@ class PredictionLog:
         return size
 
     def _work(self) -> None:
+        _step_back()
         self._adopt()
         while not self._stop:
             self._wake.wait(self._options.seconds)
             self._wake.clear()
             try:
-                self.flush()
+                self.flush(gently=True)
             except Exception:  # the log must outlive whatever one batch of records brings with it.
                 _LOG.exception("the prediction log could not be written")
 
-    def _write(self, key: tuple[str, Digest], group: list[_Sized], now: float) -> None:
-        endpoint = key[0]
-        rows = sum(record.items for record, _ in group)
-        sizes = sum(size for _, size in group)
-        try:
-            self._write_group(key, group, now)
-            self._metrics.logged.at(endpoint).add(rows)
-        except Exception as error:  # a full disk, say: these rows are lost, the next may not be.
-            self._open.pop(key, None)
-            self._metrics.dropped.at(endpoint).add(rows)
-            _LOG.error("%d rows of the prediction log of %s are lost: %s", rows, endpoint, error)
-        finally:
-            self._bytes -= sizes
+    def _rest(self) -> None:
+        """Leaves the core to the requests, unless there is too much to write."""
+        used = time.thread_time()
+        if self._gently and not self._stop and self._bytes < self._options.pending_bytes // 2:
+            time.sleep(min(_REST_SECONDS, _REST * (used - self._used)))
+        self._used = used
 
-    def _write_group(self, key: tuple[str, Digest], group: list[_Sized], now: float) -> None:
+    def _piece(self) -> dict[_Key, list[_Sized]]:
+        """The oldest records, as many as are converted at once, by segment."""
+        groups: dict[_Key, list[_Sized]] = {}
+        size = rows = 0
+        while self._queue and rows < _PIECE_ROWS and size < _PIECE_BYTES:
+            record, bytes_ = sized = self._queue.popleft()
+            groups.setdefault((record.endpoint, record.by.digest), []).append(sized)
+            size += bytes_
+            rows += record.items
+        return groups
+
+    def _convert(self, key: _Key, group: list[_Sized], made: _Made) -> None:
         # Imported on the writing thread: the server answers before Arrow is loaded.
         from modelyard.data.live import LiveContract
         from modelyard.serve.segment import table_of_records
 
         endpoint, digest = key
-        contract = self._contracts.get(digest)
-        if contract is None:
-            contract = self._contracts[digest] = LiveContract(group[0][0].by.contract)
+        size = sum(size for _, size in group)
+        rows = sum(record.items for record, _ in group)
         tables = []
-        size = 0
-        for part in _alike(group):
-            for chunk in _chunks(part):
-                table, breaches = table_of_records(chunk, contract, keep_private=self._options.keep_private)
+        try:
+            contract = self._contracts.get(digest)
+            if contract is None:
+                contract = self._contracts[digest] = LiveContract(group[0][0].by.contract)
+            for part in _alike(group):
+                table, breaches = table_of_records(part, contract, keep_private=self._options.keep_private)
                 for breach in breaches:
                     self._metrics.breaches.at(endpoint, breach.column, breach.rule).add(breach.rows)
                 tables.append(table)
-                size += table.nbytes
-                if size >= _SEAL_BYTES:
-                    self._grow(key, tables, now)
-                    tables, size = [], 0
-        if tables:
-            self._grow(key, tables, now)
+        except Exception as error:  # these rows are lost, the next may not be.
+            self._lose(endpoint, rows, size, error)
+        else:
+            made.add(tables, rows, size)
 
-    def _grow(self, key: tuple[str, Digest], tables: list[Any], now: float) -> None:
+    def _store(self, key: _Key, made: _Made, now: float) -> None:
+        if not made.tables:
+            return
+        try:
+            self._grow(key, made.tables, now)
+        except Exception as error:  # a full disk, say.
+            self._open.pop(key, None)
+            self._lose(key[0], made.rows, made.bytes, error)
+        else:
+            self._metrics.logged.at(key[0]).add(made.rows)
+            self._bytes -= made.bytes
+
+    def _lose(self, endpoint: str, rows: int, size: int, error: Exception) -> None:
+        """Drops rows, and says so."""
+        self._metrics.dropped.at(endpoint).add(rows)
+        self._bytes -= size
+        _LOG.error("%d rows of the prediction log of %s are lost: %s", rows, endpoint, error)
+
+    def _grow(self, key: _Key, tables: list[Any], now: float) -> None:
         """Writes the young segment of an endpoint and release again, with these rows behind the others."""
         import pyarrow as pa
 
@@ -242,13 +280,38 @@ class PredictionLog:
         full = whole.num_rows >= min(_SEAL_ROWS, self._options.rows) or whole.nbytes >= _SEAL_YOUNG_BYTES
         if full and first:
             quick = young.path.with_suffix(QUICK)
-            write_segment(quick, whole)
+            write_segment(quick, whole, between=self._rest)
             self._quick.append((quick, whole.nbytes))
             self._quick_bytes += whole.nbytes
         else:
             write_segment(young.path, whole)
         if full:
             del self._open[key]
+
+
+def _step_back() -> None:
+    """Lets requests go before this thread where both want the core."""
+    if sys.platform == "linux":  # where a thread has a priority of its own.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
+
+class _Made:
+    """Rows of one segment that are not written yet."""
+
+    __slots__ = ("bytes", "rows", "size", "tables")
+
+    def __init__(self) -> None:
+        self.tables: list[Any] = []
+        self.rows = 0
+        self.bytes = 0
+        """That they were counted with while they waited."""
+        self.size = 0
+
+    def add(self, tables: list[Any], rows: int, size: int) -> None:
+        self.tables += tables
+        self.rows += rows
+        self.bytes += size
+        self.size += sum(table.nbytes for table in tables)
 
 
 class _Young:
@@ -262,26 +325,10 @@ class _Young:
         self.tables: list[Any] = []
 
 
-def _alike(group: list[_Sized]) -> list[list[_Sized]]:
+def _alike(group: list[_Sized]) -> list[list[PredictionRecord]]:
     """The records by arm, outcome, and whether they have inputs and outputs."""
-    parts: dict[tuple[object, ...], list[_Sized]] = {}
-    for sized in group:
-        record = sized[0]
+    parts: dict[tuple[object, ...], list[PredictionRecord]] = {}
+    for record, _ in group:
         key = (record.arm, record.outcome, bool(record.inputs), bool(record.outputs))
-        parts.setdefault(key, []).append(sized)
+        parts.setdefault(key, []).append(record)
     return list(parts.values())
-
-
-def _chunks(part: list[_Sized]) -> Iterator[list[PredictionRecord]]:
-    """The records in pieces whose tables stay small."""
-    chunk: list[PredictionRecord] = []
-    size = rows = 0
-    for record, bytes_ in part:
-        chunk.append(record)
-        size += bytes_
-        rows += record.items
-        if size >= _SEAL_BYTES or rows >= _CHUNK_ROWS:
-            yield chunk
-            chunk, size, rows = [], 0, 0
-    if chunk:
-        yield chunk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,17 +63,21 @@ def table_of_records(
     return pa.table(columns).replace_schema_metadata(_META), breaches
 
 
-def write_segment(path: Path, table: pa.Table) -> None:
+def write_segment(path: Path, table: pa.Table, between: Callable[[], None] | None = None) -> None:
     """Writes a segment as its suffix says, `.parquet` or `.arrow` (an eighth of the work, and no smaller).
 
-    A reader, or a kill at any moment, sees the whole of it or none.
+    A reader, or a kill at any moment, sees the whole of it or none. `between` is called after each part of
+    an `.arrow` segment: there are as many as the table has chunks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         if path.suffix == QUICK:
             with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table)
+                for batch in table.to_batches():
+                    writer.write_batch(batch)
+                    if between is not None:
+                        between()
         else:
             _write_parquet(part, table)
         part.replace(path)

@@ -95,6 +95,46 @@ def test_a_growing_segment_is_one_file_until_it_is_full(
     assert [row["id"] for row in read_predictions(state, "e").to_pylist()] == [f"r{n}" for n in range(8)]
 
 
+def test_the_thread_works_in_short_pieces_and_rests_between_them(
+    log: Callable[..., PredictionLog], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr("modelyard.serve.log.time.sleep", rests.append)
+    writer = log()
+
+    def work(**how: Any) -> tuple[int, int]:
+        for number in range(3_000):
+            writer.append(record(f"r{number}", 1))
+        rests.clear()
+        writer.flush(**how)
+        return len(rests), read_predictions(state, "e").num_rows
+
+    # Six tables are made, and six written: one segment in Arrow's format.
+    assert work(gently=True) == (12, 3_000)
+    assert all(0 < rest <= 0.05 for rest in rests)
+    assert work() == (0, 6_000)
+    assert len(list((state / "predictions" / "e").glob("*.arrow"))) == 2
+    writer.close()
+    assert read_predictions(state, "e").num_rows == 6_000
+
+
+def test_of_a_bad_batch_its_own_rows_are_lost_and_counted(
+    log: Callable[..., PredictionLog], state: Path
+) -> None:
+    writer = log()
+    for number in range(600):
+        writer.append(record(f"r{number}", 1))
+    bad = record("bad", 1, 2)
+    bad.ids = ["bad", "one too many", "two too many"]
+    for number in range(600):
+        writer.append(bad if number == 500 else record(f"s{number}", 1))
+    writer.flush()
+    # A table of 512 rows, the one with the bad record lost, and the rest.
+    lost = writer._metrics.dropped.at("e").value
+    assert 0 < lost <= 513 and read_predictions(state, "e").num_rows == 1_201 - lost
+    assert writer._metrics.logged.at("e").value == 1_201 - lost and writer._bytes == 0
+
+
 def test_a_torn_segment_is_not_read(log: Callable[..., PredictionLog], state: Path) -> None:
     writer = log()
     writer.append(record("r", 1))
