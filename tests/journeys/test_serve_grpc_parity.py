@@ -309,19 +309,23 @@ def test_what_nobody_waits_for_is_not_run(serving: Callable[..., Any]) -> None:
         assert all(call.result(timeout=60) for call in calls[:2])
         until(lambda: metric(made.url, r'modelyard_shed_total\{.*why="gone"') >= 1)
         until(lambda: metric(made.url, r'modelyard_grpc_responses_total\{.*code="CANCELLED"') >= 1)
-        # A stream whose client leaves: what it asked is dropped too.
-        waiting = threading.Event()
-
-        def asked() -> Iterator[bytes]:
-            yield from (data for _ in range(8))
-            waiting.wait(30)
-
         before = metric(made.url, r'modelyard_shed_total\{.*why="gone"')
-        stream = opened.stream_stream(SERVICE + "ModelStreamInfer")(asked(), timeout=60)
-        next(stream)
-        stream.cancel()
-        waiting.set()
-        until(lambda: metric(made.url, r'modelyard_shed_total\{.*why="gone"') > before)
+
+        def left() -> bool:
+            """A stream whose client leaves: what it asked is dropped too, where that is in time."""
+            waiting = threading.Event()
+
+            def asked() -> Iterator[bytes]:
+                yield from (data for _ in range(8))
+                waiting.wait(30)
+
+            stream = opened.stream_stream(SERVICE + "ModelStreamInfer")(asked(), timeout=60)
+            next(stream)
+            stream.cancel()
+            waiting.set()
+            return metric(made.url, r'modelyard_shed_total\{.*why="gone"') > before
+
+        until(left, seconds=60.0)
         assert ask(data, timeout=60)
 
 

@@ -196,13 +196,17 @@ class PredictionLog:
     def _work(self) -> None:
         _step_back()
         self._adopt()
+        seconds, took = self._options.seconds, 0.0
         while not self._stop:
-            self._wake.wait(self._options.seconds)
+            # What comes while one flush works is written by the end of the next: it must not be older either.
+            self._wake.wait(max(seconds / 4, seconds - 2 * took))
             self._wake.clear()
+            began = time.monotonic()
             try:
                 self.flush(gently=True)
             except Exception:  # the log must outlive whatever one batch of records brings with it.
                 _LOG.exception("the prediction log could not be written")
+            took = time.monotonic() - began
 
     def _rest(self) -> None:
         """Leaves the core to the requests, unless there is too much to write."""

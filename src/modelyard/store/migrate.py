@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,8 @@ def _use_write_ahead_log(engine: Engine, wait: float) -> None:
     """Switches the file to WAL, which is then kept in the file; SQLite does not wait for this lock itself."""
     from sqlalchemy.exc import OperationalError
 
+    # The cursor is the driver's own, and so are its errors.
+    locked = (OperationalError, sqlite3.OperationalError)
     deadline = time.monotonic() + wait
     while True:
         try:
@@ -66,7 +69,7 @@ def _use_write_ahead_log(engine: Engine, wait: float) -> None:
             finally:
                 connection.close()
             break
-        except OperationalError:
+        except locked:
             if time.monotonic() >= deadline:
                 raise
         time.sleep(0.01)

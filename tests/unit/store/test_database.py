@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -132,6 +134,22 @@ def test_names_of_files_that_urls_would_read_otherwise(tmp_path: Path) -> None:
         engine = connection.engine
     engine.dispose()
     store.close()
+
+
+def test_opening_waits_for_another_process_that_is_making_the_same_database(tmp_path: Path) -> None:
+    """SQLite refuses the switch to its write-ahead log at once while another holds the file."""
+    path = tmp_path / "records.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE another (one INTEGER)")
+    other.execute("BEGIN IMMEDIATE")
+    held = threading.Timer(0.5, lambda: other.execute("ROLLBACK"))
+    held.start()
+    began = time.monotonic()
+    with Database(f"sqlite:///{path}").reading() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+    assert time.monotonic() - began > 0.3
+    held.join()
+    other.close()
 
 
 def test_opening_loads_nothing_heavy_and_a_current_database_no_alembic(tmp_path: Path) -> None:
