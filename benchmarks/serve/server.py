@@ -18,12 +18,11 @@ from typing import TypeVar
 SERVER_CORE, LOAD_CORE = "0", "1"
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-T = TypeVar("T")
 QUIET = 0.005
 """Share of the cores that the host may take during a run that counts as undisturbed."""
 TRIES = 4
+
+T = TypeVar("T")
 
 
 class Failed(Exception):

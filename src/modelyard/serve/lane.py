@@ -137,7 +137,7 @@ class Lane:
         self._batches = 0
         self._broken = broken
         self._released = released
-        self._allowed = self._full_size = 1
+        self._hurried = False
         self.item_bytes = sum(
             spec.dtype.itemsize * int(np.prod(spec.shape[1:], dtype=np.int64)) * (-1 not in spec.shape[1:])
             for spec in session.signature.inputs
@@ -248,17 +248,16 @@ class Lane:
             return "drained"
         if not self._batcher.cut:
             return "shape"
-        return "deadline" if self._allowed < self._full_size else "full"
+        return "deadline" if self._hurried else "full"
 
     def _size(self, head: Call, now: float) -> int:
         """Items of the run that begins with this call."""
-        self._full_size = cap = self._cap_of(self._batcher.waiting)
-        if head.deadline != inf:
-            cap = min(cap, self.cost.items_within(head.deadline - now))
+        full = self._cap_of(self._batcher.waiting)
         if self._ragged and self.batchable:
             size = sum(values.nbytes for values in head.inputs.values()) // head.rows
-            cap = min(cap, max(1, RUN_BYTES // max(1, size)))
-        self._allowed = cap
+            full = min(full, max(1, RUN_BYTES // max(1, size)))
+        cap = full if head.deadline == inf else min(full, self.cost.items_within(head.deadline - now))
+        self._hurried = cap < full
         return cap
 
     def _leave(self, call: Call, late: bool) -> None:

@@ -78,10 +78,9 @@ class PredictionLog:
         self._quick: deque[tuple[Path, int]] = deque()
         self._quick_bytes = 0
         self._given_back = clock.monotonic()
-        self._gently = False
-        self._used = 0.0
+        self._rest: Callable[[], None] = _go_on
         self._wake = threading.Event()
-        self._stop = False
+        self._stop = threading.Event()
         self._flushing = threading.Lock()
         self._open: dict[_Key, _Young] = {}
         self._contracts: dict[Digest, LiveContract] = {}
@@ -118,7 +117,7 @@ class PredictionLog:
         if self.source is not None:
             self.source()
         with self._flushing:
-            self._gently = gently
+            self._rest = _Rest(self._pause) if gently else _go_on
             busy = self._rows >= _SEAL_ROWS or self._bytes >= _BUSY_BYTES
             self._rows = 0
             now = self._clock.monotonic()
@@ -142,7 +141,7 @@ class PredictionLog:
 
     def close(self) -> None:
         """Stops the thread and writes what is left."""
-        self._stop = True
+        self._stop.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -197,7 +196,7 @@ class PredictionLog:
         _step_back()
         self._adopt()
         seconds, took = self._options.seconds, 0.0
-        while not self._stop:
+        while not self._stop.is_set():
             # What comes while one flush works is written by the end of the next: it must not be older either.
             self._wake.wait(max(seconds / 4, seconds - 2 * took))
             self._wake.clear()
@@ -208,12 +207,10 @@ class PredictionLog:
                 _LOG.exception("the prediction log could not be written")
             took = time.monotonic() - began
 
-    def _rest(self) -> None:
-        """Leaves the core to the requests, unless there is too much to write."""
-        used = time.thread_time()
-        if self._gently and not self._stop and self._bytes < self._options.pending_bytes // 2:
-            time.sleep(min(_REST_SECONDS, _REST * (used - self._used)))
-        self._used = used
+    def _pause(self, seconds: float) -> None:
+        """Waits, unless there is too much to write or the end has come."""
+        if self._bytes < self._options.pending_bytes // 2:
+            self._stop.wait(seconds)
 
     def _piece(self) -> dict[_Key, list[_Sized]]:
         """The oldest records, as many as are converted at once, by segment."""
@@ -297,6 +294,23 @@ def _step_back() -> None:
     """Lets requests go before this thread where both want the core."""
     if sys.platform == "linux":  # where a thread has a priority of its own.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
+
+def _go_on() -> None:
+    """No rest."""
+
+
+class _Rest:
+    """Leaves the core to the requests after each piece of the work of the thread that made it."""
+
+    def __init__(self, pause: Callable[[float], None]) -> None:
+        self._pause = pause
+        self._used = time.thread_time()
+
+    def __call__(self) -> None:
+        used = time.thread_time()
+        self._pause(min(_REST_SECONDS, _REST * (used - self._used)))
+        self._used = used
 
 
 class _Made:

@@ -99,8 +99,8 @@ def test_the_thread_works_in_short_pieces_and_rests_between_them(
     log: Callable[..., PredictionLog], state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rests: list[float] = []
-    monkeypatch.setattr("modelyard.serve.log.time.sleep", rests.append)
     writer = log()
+    monkeypatch.setattr(writer, "_pause", rests.append)
 
     def work(**how: Any) -> tuple[int, int]:
         for number in range(3_000):
