@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,10 +12,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [
-    pytest.mark.serial,
-    pytest.mark.skipif(shutil.which("cc") is None, reason="the generator needs a C compiler, cc"),
-]
+pytestmark = pytest.mark.serial
 REQUEST = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n{}"
 
 
