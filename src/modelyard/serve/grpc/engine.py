@@ -217,6 +217,11 @@ class Engine:
                 rpc.end(status_of(408), f"the message did not arrive within {self._seconds:g} s")
         self._cutter = self._loop.call_later(1.0, self._cut)
 
+    def _destroy(self, _: None) -> None:
+        # Here and not on the engine's thread, which may hear the end of a `shutdown` that has not returned.
+        self._server.destroy()
+        self._queue.shutdown()
+
     def _drain(self) -> None:
         self._woken = False
         ready = self._ready
@@ -299,8 +304,7 @@ class Engine:
     def _end(self) -> None:
         if self._shut and not self._open and not self._asking:
             self._shut = False
-            self._server.destroy()
-            self._queue.shutdown()
+            self.hand(self._destroy, None)
 
 
 def _call(do: Callable[[], None]) -> None:
