@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from modelyard.core.errors import StoreBusy, StoreError
+from modelyard.core.poll import until
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -82,24 +82,26 @@ def file_lock(path: Path, *, wait: float = 30.0, what: str = "the store", holder
             f"cannot write {path}", value=error.strerror or str(error), fix="check the folder's rights"
         ) from error
     try:
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    other = os.pread(handle, 200, 0).decode(errors="replace") if holder else ""
-                    raise StoreBusy(
-                        f"{what} is locked by {other or 'another process'}",
-                        value=str(path),
-                        rule=f"a lock is waited for {wait:g} s",
-                        fix="wait for the other command to end, or stop it",
-                    ) from None
-                time.sleep(0.01)
+        if not until(lambda: _locks(handle), wait, every=0.01):
+            other = os.pread(handle, 200, 0).decode(errors="replace") if holder else ""
+            raise StoreBusy(
+                f"{what} is locked by {other or 'another process'}",
+                value=str(path),
+                rule=f"a lock is waited for {wait:g} s",
+                fix="wait for the other command to end, or stop it",
+            )
         if holder:
             os.ftruncate(handle, 0)
             os.pwrite(handle, holder.encode(), 0)
         yield
     finally:
         os.close(handle)
+
+
+def _locks(handle: int) -> bool:
+    """Whether the lock could be had at once."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Event
 
+from modelyard.core.poll import until
 from modelyard.lifecycle.client import Answered
 from modelyard.lifecycle.loop import Context
 from modelyard.lifecycle.parts import contract_of, part_of
@@ -61,24 +61,18 @@ def _under_load(
     with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(load, worker) for worker in range(2)]
         try:
-            _until(lambda: len(log) >= 50)
+            until(lambda: len(log) >= 50, every=0.01)
             state = running.endpoints.rollback(ENDPOINT, why="drill", by=context.command)
             began = time.monotonic()
             running.wait(state.generation)
             settled = len(log)
-            _until(lambda: len(log) >= settled + 50)
+            until(lambda: len(log) >= settled + 50, every=0.01)
         finally:
             done.set()
     for future in futures:
         future.result()
     late = [moment for moment, item in log if item.body.get("release") == second]
     return max([0.0, *(moment - began for moment in late)]), [item for _, item in log]
-
-
-def _until(condition: Callable[[], bool], limit: float = 20.0) -> None:
-    deadline = time.monotonic() + limit
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 def _copies(context: Context) -> tuple[Bundle, Bundle]:

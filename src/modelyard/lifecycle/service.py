@@ -10,6 +10,7 @@ from pathlib import Path
 
 from modelyard.core.clock import SYSTEM_CLOCK, iso
 from modelyard.core.errors import ServeError
+from modelyard.core.poll import until
 from modelyard.lifecycle.client import Client
 from modelyard.lifecycle.project import Project, expand
 from modelyard.serve.access.token import new_token
@@ -69,9 +70,7 @@ def service_client(project: Project) -> Iterator[Client]:
     try:
         # The service looks at the file of tokens twice a second.
         client = Client(running.url, token=text, certificate=options.tls_certificate)
-        deadline = time.monotonic() + 5
-        while client.get("/metrics")[0] == 401 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(lambda: client.get("/metrics")[0] != 401, 5.0, every=0.05)
         yield client
     finally:
         remove_token(path, token.name)
@@ -84,17 +83,18 @@ def wait_for_generation(client: Client, endpoint: str, generation: int, *, wait:
     """
     began = time.monotonic()
     needle = f'modelyard_endpoint_generation{{endpoint="{endpoint}"}}'
-    while True:
-        for line in client.get("/metrics")[1].splitlines():
-            if line.startswith(needle) and float(line.rsplit(" ", 1)[1]) >= generation:
-                return time.monotonic() - began
-        if time.monotonic() - began > wait:
-            raise ServeError(
-                f"the service did not take over the new policy of {endpoint!r}",
-                rule=f"within {wait:g} s",
-                fix="read the service's log: modelyard serve status",
-            )
-        time.sleep(0.05)
+
+    def taken_over() -> bool:
+        lines = client.get("/metrics")[1].splitlines()
+        return any(float(line.rsplit(" ", 1)[1]) >= generation for line in lines if line.startswith(needle))
+
+    if not until(taken_over, wait, every=0.05):
+        raise ServeError(
+            f"the service did not take over the new policy of {endpoint!r}",
+            rule=f"within {wait:g} s",
+            fix="read the service's log: modelyard serve status",
+        )
+    return time.monotonic() - began
 
 
 def _path(project: Project, file: str | None) -> Path | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.core.clock import SYSTEM_CLOCK, Clock, from_iso
+from modelyard.core.clock import from_iso
 from modelyard.core.errors import MonitorError
+from modelyard.core.poll import until
 from modelyard.lifecycle.project import Project
 from modelyard.lifecycle.replay import AGAIN
 from modelyard.monitor.options import MonitorOptions
@@ -111,15 +111,13 @@ def since_time(log: Any, since: float) -> Any:
     return log.filter(pc.greater_equal(log["time"].cast(pa.int64()), int(since * 1e6)))
 
 
-def wait_for_rows(
-    project: Project, since: float, rows: int, *, wait: float = 10.0, clock: Clock = SYSTEM_CLOCK
-) -> None:
+def wait_for_rows(project: Project, since: float, rows: int, *, wait: float = 10.0) -> None:
     """Waits until the log, which is written off the request's path, holds that many rows, or for `wait` s."""
-    deadline = clock.monotonic() + wait
-    while clock.monotonic() < deadline:
-        if read_predictions(project.state, project.endpoint_name, since=since).num_rows >= rows:
-            return
-        time.sleep(0.1)
+
+    def there() -> bool:
+        return bool(read_predictions(project.state, project.endpoint_name, since=since).num_rows >= rows)
+
+    until(there, wait, every=0.1)
 
 
 def _kept(log: Any, digest: str) -> Any:

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 
 from modelyard.core.errors import ServeError
 from modelyard.core.files import write_atomic
+from modelyard.core.poll import until
 
 LISTEN_FD = 3
 """The number under which a child finds its listening socket."""
@@ -120,17 +120,12 @@ def spawn(
 def end(found: ProcessFile, *, wait: float) -> None:
     """Ends a process with SIGTERM, and its session with SIGKILL if it is there after `wait` seconds."""
     _signal(found, signal.SIGTERM)
-    deadline = time.monotonic() + wait
-    while found.lives and time.monotonic() < deadline:
-        time.sleep(0.02)
-    if found.lives:
+    if not until(lambda: not found.lives, wait):
         try:
             os.killpg(found.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             _signal(found, signal.SIGKILL)
-        deadline = time.monotonic() + 5.0
-        while found.lives and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: not found.lives, 5.0)
 
 
 def bind(host: str, port: int, backlog: int) -> socket.socket:

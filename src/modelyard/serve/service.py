@@ -6,7 +6,6 @@ import dataclasses
 import http.client
 import os
 import ssl
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import msgspec
 
 from modelyard.core.errors import ServeError
 from modelyard.core.files import file_lock, write_atomic
+from modelyard.core.poll import until
 from modelyard.serve.listeners import BACKLOG
 from modelyard.serve.options import ServeOptions
 from modelyard.serve.process import LISTEN_FD, ProcessFile, bind, end, spawn, start_time
@@ -95,21 +95,21 @@ def _start(options: ServeOptions, wait: float) -> Running:
 
 
 def _await_ready(found: ProcessFile, options: ServeOptions, wait: float) -> None:
-    deadline = time.monotonic() + wait
-    while True:
+    def ready() -> bool:
         if not found.lives:
             raise ServeError("the service ended as it started")
         report = _report(found.url)
         if report.get("ready") and _all_answer(options):
-            return
+            return True
         for name, state in report.get("endpoints", {}).items():
             if not state["ready"] and "refused" in state:
                 raise ServeError(f"the endpoint {name!r} cannot be served, {state['refused']['why']}")
-        if time.monotonic() > deadline:
-            store = report.get("store", {}).get("error")
-            what = "the service is not ready" + (f", {store}" if store else "")
-            raise ServeError(what, value=list(options.endpoints), rule=f"ready within {wait:g} s")
-        time.sleep(0.01)
+        return False
+
+    if not until(ready, wait, every=0.01):
+        store = _report(found.url).get("store", {}).get("error")
+        what = "the service is not ready" + (f", {store}" if store else "")
+        raise ServeError(what, value=list(options.endpoints), rule=f"ready within {wait:g} s")
 
 
 def _all_answer(options: ServeOptions) -> bool:

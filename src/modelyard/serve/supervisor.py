@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from modelyard.core.errors import ModelyardError, ServeError
+from modelyard.core.poll import until
 from modelyard.serve.listeners import Listeners
 from modelyard.serve.log_lines import write_log_lines
 from modelyard.serve.options import ServeOptions
@@ -172,10 +173,12 @@ class Supervisor:
         left = {worker.pid for worker in self._workers.values()}
         for pid in left:
             os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + wait
-        while left and time.monotonic() < deadline:
-            left -= {pid for pid in left if os.waitpid(pid, os.WNOHANG)[0] == pid}
-            time.sleep(0.02)
+
+        def ended() -> bool:
+            left.difference_update([pid for pid in left if os.waitpid(pid, os.WNOHANG)[0] == pid])
+            return not left
+
+        until(ended, wait)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 from alembic.config import Config
@@ -12,6 +11,7 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 
 from modelyard.core.errors import StoreError
+from modelyard.core.poll import until
 from modelyard.store.database import VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -58,21 +58,23 @@ def _use_write_ahead_log(engine: Engine, wait: float) -> None:
     """Switches the file to WAL, which is then kept in the file; SQLite does not wait for this lock itself."""
     from sqlalchemy.exc import OperationalError
 
+    def switched() -> str:
+        connection = engine.raw_connection()
+        try:
+            return str(connection.cursor().execute("PRAGMA journal_mode=WAL").fetchone()[0])
+        finally:
+            connection.close()
+
     # The cursor is the driver's own, and so are its errors.
     locked = (OperationalError, sqlite3.OperationalError)
-    deadline = time.monotonic() + wait
-    while True:
+
+    def unless_locked() -> str:
         try:
-            connection = engine.raw_connection()
-            try:
-                mode = connection.cursor().execute("PRAGMA journal_mode=WAL").fetchone()[0]
-            finally:
-                connection.close()
-            break
+            return switched()
         except locked:
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(0.01)
+            return ""
+
+    mode = until(unless_locked, wait, every=0.01) or switched()
     if mode != "wal":
         raise StoreError(
             "the database's disk does not support SQLite's write-ahead log",

@@ -6,11 +6,11 @@ import contextlib
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 from modelyard.core.errors import ServeError
+from modelyard.core.poll import until
 from modelyard.core.require import require
 from modelyard.serve.load.target import Target
 
@@ -46,15 +46,16 @@ def ceiling(target: Target, *, wait: float = _START) -> Iterator[Target]:
 
 
 def _await(process: subprocess.Popen[bytes], port: int, wait: float) -> None:
-    until = time.monotonic() + wait
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
-                probe.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-                if probe.recv(12).startswith(b"HTTP/1.1 200"):
-                    return
-        except OSError:
-            time.sleep(0.02)
-    raise ServeError(
-        "the constant answer did not start", value=process.poll(), fix="leave it out: --no-ceiling"
-    )
+    if not until(lambda: process.poll() is not None or _answers(port), wait) or process.poll() is not None:
+        raise ServeError(
+            "the constant answer did not start", value=process.poll(), fix="leave it out: --no-ceiling"
+        )
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+            probe.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            return probe.recv(12).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
