@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from modelyard.core import poll
+
 # A shell that runs the tests in the background has them, and all that they start, ignore interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -130,13 +132,9 @@ def modelyard(
 
 def until(condition: Callable[[], Any], limit: float = 30.0, what: str = "it") -> Any:
     """Polls until a condition holds and returns what it gave."""
-    deadline = time.monotonic() + limit
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"{what} did not happen within {limit:g} s"
-        time.sleep(0.02)
+    found = poll.until(condition, limit)
+    assert found, f"{what} did not happen within {limit:g} s"
+    return found
 
 
 def rows(number: int = 700, *, seed: int = 0, shift: float = 0.0) -> str:

@@ -20,20 +20,12 @@ import pytest
 import serve_yard as yard
 
 from modelyard.core.errors import ServeError
+from modelyard.core.poll import until
 from modelyard.release.key import signing_key
 from modelyard.release.policy import Canary, Shadow, Single
 from modelyard.serve.options import Limits, ServeOptions
 from modelyard.serve.reading import read_feedback, read_predictions
 from modelyard.serve.service import Running, running, start, stop
-
-
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> float:
-    """Waits for a condition; the seconds it took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "it did not happen in time"
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 class Place:
@@ -162,14 +154,14 @@ def test_plain_rows_feedback_and_log(place: Place) -> None:
         table = read_predictions(place.state, "mixed")
         return [row for row in table.to_pylist() if row["id"].startswith("order-1")]
 
-    until(lambda: len(logged()) == 2)
+    assert until(lambda: len(logged()) == 2)
     first, second = logged()
     assert (first["outcome"], first["arm"], first["prediction"]) == ("ok", "primary", 4.0)
     assert (first["in_size"], first["in_colour"], first["breaches"]) == (3.0, "green", [])
     assert second["in_size"] is None and second["breaches"] == ["colour: category"]
     # The note is personal: it is never written down.
     assert "in_note" not in first
-    until(lambda: place.metric(r'modelyard_contract_breaches_total\{.*column="colour"') >= 1)
+    assert until(lambda: place.metric(r'modelyard_contract_breaches_total\{.*column="colour"') >= 1)
 
 
 BAD_BODIES: dict[str, tuple[str, bytes, str]] = {
@@ -299,21 +291,21 @@ def test_swap_and_rollback_under_load(fresh: Place) -> None:
     for thread in threads:
         thread.start()
     try:
-        until(lambda: len(answered) > 200)
+        assert until(lambda: len(answered) > 200)
         fresh.yard.set("mixed", Canary(first.digest, second.digest, 0.5))
         fresh.yard.canary_passed("mixed", first.digest, second.digest)
-        until(lambda: fresh.generation("mixed") > 0 and any(version == "2" for _, version in answered))
+        assert until(lambda: fresh.generation("mixed") > 0 and any(version == "2" for _, version in answered))
         promoted = time.monotonic()
         generation = yard.Endpoints(fresh.yard.store).promote("mixed", by="test").generation
-        assert until(lambda: fresh.generation("mixed") == generation) < 1.5
+        assert until(lambda: fresh.generation("mixed") == generation, 1.5)
         switched = time.monotonic()
-        until(lambda: len([1 for at, _ in answered if at > switched + 0.1]) > 200)
+        assert until(lambda: len([1 for at, _ in answered if at > switched + 0.1]) > 200)
         assert all(version == "2" for at, version in answered if at > switched + 0.1)
         assert switched - promoted < 1.5
         back = yard.Endpoints(fresh.yard.store).rollback("mixed", why="test", by="test").generation
-        assert until(lambda: fresh.generation("mixed") == back) < 1.5
+        assert until(lambda: fresh.generation("mixed") == back, 1.5)
         switched = time.monotonic()
-        until(lambda: len([1 for at, _ in answered if at > switched + 0.1]) > 200)
+        assert until(lambda: len([1 for at, _ in answered if at > switched + 0.1]) > 200)
         assert all(version == "1" for at, version in answered if at > switched + 0.1)
     finally:
         ended.set()
@@ -339,14 +331,14 @@ def test_canary_is_sticky_and_shadows_are_silent(fresh: Place) -> None:
     assert {key: version(key) for key in sides} == sides
     assert fresh.generation("mixed") == state.generation
     shadow = fresh.yard.set("mixed", Shadow(first.digest, second.digest)).generation
-    until(lambda: fresh.generation("mixed") == shadow)
+    assert until(lambda: fresh.generation("mixed") == shadow)
     assert {version(key) for key in sides} == {"1"}
 
     def arms() -> list[tuple[str, str]]:
         table = read_predictions(fresh.state, "mixed").to_pylist()
         return [(row["arm"], row["version"]) for row in table if row["arm"] == "shadow"]
 
-    until(lambda: len(arms()) == len(sides))
+    assert until(lambda: len(arms()) == len(sides))
     assert set(arms()) == {("shadow", "2")}
 
 
@@ -360,13 +352,13 @@ def test_a_bad_release_is_refused_and_the_old_one_serves_on(fresh: Place) -> Non
     def report() -> dict[str, Any]:
         return dict(httpx.get(f"{fresh.url}/v2/health/ready").json()["endpoints"]["mixed"])
 
-    until(lambda: "refused" in report())
+    assert until(lambda: "refused" in report())
     assert "training time" in report()["refused"]["why"]
     answer = httpx.post(f"{fresh.url}/predict/mixed", json={"rows": [{"size": 1, "colour": "red"}]})
     assert (answer.status_code, answer.json()["version"]) == (200, "1")
     assert fresh.metric("modelyard_refused_total") == 1
     fresh.yard.set("mixed", Single(good.digest))
-    until(lambda: "refused" not in report())
+    assert until(lambda: "refused" not in report())
 
 
 class Stranger(yard.Yard):
@@ -409,7 +401,7 @@ def test_a_tampered_release_is_refused_and_the_old_one_serves_on(
     def report() -> dict[str, Any]:
         return dict(httpx.get(f"{fresh.url}/v2/health/ready").json()["endpoints"]["mixed"])
 
-    until(lambda: "refused" in report())
+    assert until(lambda: "refused" in report())
     assert re.search("damaged|differs|not trusted", report()["refused"]["why"])
     body = {"rows": [{"size": 1, "colour": "blue"}]}
     for _ in range(20):
@@ -424,15 +416,15 @@ def test_killed_and_without_a_store_it_serves_again(fresh: Place) -> None:
     with httpx.Client() as session:
         for _ in range(50):
             assert session.post(f"{fresh.url}/predict/mixed", json=body).status_code == 200
-    until(lambda: read_predictions(fresh.state, "mixed").num_rows == 50)
+    assert until(lambda: read_predictions(fresh.state, "mixed").num_rows == 50)
     shutil.rmtree(fresh.yard.folder / "store")
     shutil.rmtree(fresh.yard.keys)
-    until(lambda: not httpx.get(f"{fresh.url}/v2/health/ready").json()["store"]["reachable"])
+    assert until(lambda: not httpx.get(f"{fresh.url}/v2/health/ready").json()["store"]["reachable"])
     assert fresh.metric("modelyard_store_up") == 0
     assert httpx.post(f"{fresh.url}/predict/mixed", json=body).status_code == 200
     assert fresh.running is not None
     os.kill(fresh.running.pid, signal.SIGKILL)
-    until(lambda: running(fresh.state) is None)
+    assert until(lambda: running(fresh.state) is None)
     fresh.start()
     answer = httpx.post(f"{fresh.url}/predict/mixed", json=body).json()
     assert answer["predictions"][0]["prediction"] == 3.0
@@ -504,7 +496,7 @@ def test_sigterm_finishes_what_is_in_work(fresh: Place) -> None:
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
-    until(lambda: fresh.metric("modelyard_batch_items_count") > 0, seconds=60)
+    assert until(lambda: fresh.metric("modelyard_batch_items_count") > 0, seconds=60)
     assert stop(fresh.state)
     for thread in threads:
         thread.join()
@@ -524,10 +516,10 @@ def test_several_workers_and_a_killed_one_is_replaced(fresh: Place) -> None:
         return {int(pid) for pid in children.read_text().split()}
 
     body = {"rows": [{"size": 1, "colour": "blue"}]}
-    until(lambda: len(workers()) == 2)
+    assert until(lambda: len(workers()) == 2)
     before = workers()
     os.kill(min(before), signal.SIGKILL)
-    until(lambda: len(workers()) == 2 and workers() != before)
+    assert until(lambda: len(workers()) == 2 and workers() != before)
     for _ in range(20):
         assert httpx.post(f"{fresh.url}/predict/mixed", json=body, timeout=20).status_code == 200
     assert stop(fresh.state)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from modelyard.core.errors import ServeError
+from modelyard.core.poll import until
 from modelyard.serve.access.token import Role, new_token
 from modelyard.serve.access.token_file import add_token, remove_token, token_path
 from modelyard.serve.options import Limits
@@ -38,13 +39,6 @@ class Texts(dict[str, str]):
 
     def header(self, name: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self[name]}"}
-
-
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def metric(url: str, pattern: str) -> float:
@@ -98,7 +92,7 @@ def test_other_machines_need_a_token_and_its_role(serving: Callable[..., Any]) -
         # Taken back: refused while the service runs.
         remove_token(token_path(made.state), "shop")
         headers = texts.header("shop")
-        until(lambda: client.post("/predict/mixed", json=ROWS, headers=headers).status_code == 401, 3)
+        assert until(lambda: client.post("/predict/mixed", json=ROWS, headers=headers).status_code == 401, 3)
     # What is not allowed is refused before its body has come.
     with socket.create_connection(made.address, timeout=5) as raw:
         raw.sendall(b"POST /predict/mixed HTTP/1.1\r\nHost: a\r\nContent-Length: 60000000\r\n\r\n")
@@ -230,11 +224,11 @@ def test_load_and_unload_in_all_workers(serving: Callable[..., Any]) -> None:
 
     assert statuses("/predict/mixed") == {404} and states() == {"mlp": "READY"}
     assert httpx.post(f"{made.url}/v2/repository/models/mixed/load").status_code == 200
-    until(lambda: statuses("/predict/mixed") == {200})
+    assert until(lambda: statuses("/predict/mixed") == {200})
     assert states() == {"mlp": "READY", "mixed": "READY"}
     assert httpx.post(f"{made.url}/v2/repository/models/mlp/unload", json={"parameters": {
         "unload_dependents": True}}).status_code == 200  # fmt: skip
-    until(lambda: statuses("/v2/models/mlp/infer") == {404})
+    assert until(lambda: statuses("/v2/models/mlp/infer") == {404})
     assert httpx.get(f"{made.url}/v2/health/ready").status_code == 200
     for name in ("nothing", "..%2f..%2fetc", "A", "x" * 200):
         answer = httpx.post(f"{made.url}/v2/repository/models/{name}/load")
@@ -249,7 +243,7 @@ def test_load_and_unload_in_all_workers(serving: Callable[..., Any]) -> None:
     assert httpx.get(f"{made.url}/v2/repository/index").status_code == 405
     # The store goes away: what is served stays, nothing is loaded.
     shutil.rmtree(made.options.root)
-    until(lambda: not httpx.get(f"{made.url}/v2/health").json()["store"]["reachable"])
+    assert until(lambda: not httpx.get(f"{made.url}/v2/health").json()["store"]["reachable"])
     assert httpx.post(f"{made.url}/v2/repository/models/mlp/load").status_code == 503
     assert statuses("/predict/mixed") == {200}
 
@@ -262,7 +256,7 @@ def test_a_trace_is_continued(serving: Callable[..., Any]) -> None:
     for wrong in ("00-" + "0" * 32 + "-b7ad6b7169203331-01", "x", "", "ff" + TRACE[2:], TRACE + "-more"):
         answer = httpx.post(f"{made.url}/predict/mixed", json=ROWS, headers={"traceparent": wrong})
         assert answer.status_code == 200 and "traceresponse" not in answer.headers
-    until(lambda: trace in made.log())
+    assert until(lambda: trace in made.log())
     line = next(json.loads(line) for line in made.log().splitlines() if trace in line)
     assert (line["trace"], line["span"], line["route"]) == (trace, span, "/predict/{name}")
 
@@ -298,7 +292,7 @@ def test_what_nobody_waits_for_is_not_run(serving: Callable[..., Any]) -> None:
 
     with httpx.Client(timeout=30) as client:
         # On a busy machine all ten may be answered before this process has its turn again.
-        until(lambda: gone() and bool(statuses & {503, 504}), seconds=60.0)
+        assert until(lambda: gone() and bool(statuses & {503, 504}), seconds=60.0)
     assert statuses <= {200, 503, 504}
     assert httpx.get(f"{made.url}/v2/health/ready").status_code == 200
     for wrong in ("0", "-1", "1.5", "x", "1e3", "9" * 30):

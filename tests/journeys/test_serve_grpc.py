@@ -7,7 +7,6 @@ import gzip
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 import serve_yard as yard
 
 from modelyard.core.errors import ServeError
+from modelyard.core.poll import until
 from modelyard.serve.conform.client import Client
 from modelyard.serve.conform.grpc import GRPC
 from modelyard.serve.conform.kit import conform
@@ -35,13 +35,6 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
-
-
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 class Place:
@@ -158,7 +151,7 @@ def test_what_is_asked_over_grpc_is_logged_and_counted(place: Place) -> None:
     def logged() -> bool:
         return "logged-1" in read_predictions(place.state, "mixed")["id"].to_pylist()
 
-    until(logged)
+    assert until(logged)
     sent = {"feedback": [{"id": "logged-1", "value": 1.0}]}
     answer = httpx.post(f"{place.running.url}/feedback/mixed", json=sent).json()
     assert answer == {"accepted": 1, "unknown": 0}
@@ -317,11 +310,11 @@ def test_workers_share_the_port_and_a_killed_one_is_replaced(fresh: Callable[...
         except grpc.RpcError:
             return False
 
-    until(lambda: len(workers()) == 2 and all(answered() for _ in range(8)))
+    assert until(lambda: len(workers()) == 2 and all(answered() for _ in range(8)))
     first = workers()[0]
     os.kill(first, signal.SIGKILL)
-    until(lambda: len(workers()) == 2 and first not in workers())
-    until(lambda: all(answered() for _ in range(8)))
+    assert until(lambda: len(workers()) == 2 and first not in workers())
+    assert until(lambda: all(answered() for _ in range(8)))
     for seed in range(10):
         place.call("ModelInfer", request(seed=seed))
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from modelyard.core.poll import until
 
 grpc = pytest.importorskip("grpc")
 SERVICE = "/inference.GRPCInferenceService/"
@@ -23,13 +25,6 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
-
-
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def request(made: Any, kind: str, items: int) -> bytes:
@@ -87,9 +82,10 @@ def test_calls_that_were_dropped_are_let_go(serving: Callable[..., Any]) -> None
             for call in calls:
                 call.cancel()
         for _ in range(30):
-            with pytest.raises(grpc.RpcError):
+            # On a starved machine the answer may come before the client looks at its clock.
+            with suppress(grpc.RpcError):
                 ask(data, timeout=0.001)
         assert ask(data, timeout=30)
     os.kill(made.running.pid, signal.SIGTERM)
     # A call that the engine still held would keep it for the whole of `drain`.
-    until(lambda: "ended with 0 requests open" in made.log(), seconds=40)
+    assert until(lambda: "ended with 0 requests open" in made.log(), seconds=40)

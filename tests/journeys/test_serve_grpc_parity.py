@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import pytest
 
+from modelyard.core.poll import until
 from modelyard.serve.access.token import new_token
 from modelyard.serve.access.token_file import add_token, token_path
 from modelyard.serve.options import Limits
@@ -35,14 +36,6 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
-
-
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-    return found
 
 
 def metric(url: str, pattern: str) -> float:
@@ -218,7 +211,7 @@ def test_a_call_is_counted_logged_and_traced(made: Any) -> None:
     assert metric(made.url, pattern % ("ModelInfer", "OK")) == before + 2
     assert metric(made.url, pattern % ("ModelInfer", "INVALID_ARGUMENT")) >= 1
     assert metric(made.url, pattern % ("other", "UNIMPLEMENTED")) >= 1
-    until(lambda: "traced-1" in made.log())
+    assert until(lambda: "traced-1" in made.log())
     line = next(json.loads(line) for line in made.log().splitlines() if "traced-1" in line)
     assert (line["route"], line["method"], line["status"]) == (SERVICE + "ModelInfer", "gRPC", 200)
     assert (line["trace"], line["span"], line["endpoint"]) == (spoken[1], spoken[2], "mlp")
@@ -299,7 +292,7 @@ def test_what_nobody_waits_for_is_not_run(serving: Callable[..., Any]) -> None:
     with channel(made) as opened:
         ask = opened.unary_unary(SERVICE + "ModelInfer")
         calls = [ask.future(data, timeout=60) for _ in range(40)]
-        until(lambda: metric(made.url, "modelyard_waiting_items") > 0)
+        assert until(lambda: metric(made.url, "modelyard_waiting_items") > 0)
         with pytest.raises(grpc.RpcError) as caught:
             ask(data, timeout=0.02)
         error: Any = caught.value
@@ -307,8 +300,8 @@ def test_what_nobody_waits_for_is_not_run(serving: Callable[..., Any]) -> None:
         for call in calls[2:]:
             call.cancel()
         assert all(call.result(timeout=60) for call in calls[:2])
-        until(lambda: metric(made.url, r'modelyard_shed_total\{.*why="gone"') >= 1)
-        until(lambda: metric(made.url, r'modelyard_grpc_responses_total\{.*code="CANCELLED"') >= 1)
+        assert until(lambda: metric(made.url, r'modelyard_shed_total\{.*why="gone"') >= 1)
+        assert until(lambda: metric(made.url, r'modelyard_grpc_responses_total\{.*code="CANCELLED"') >= 1)
         before = metric(made.url, r'modelyard_shed_total\{.*why="gone"')
 
         def left() -> bool:
@@ -325,7 +318,7 @@ def test_what_nobody_waits_for_is_not_run(serving: Callable[..., Any]) -> None:
             waiting.set()
             return metric(made.url, r'modelyard_shed_total\{.*why="gone"') > before
 
-        until(left, seconds=60.0)
+        assert until(left, seconds=60.0)
         assert ask(data, timeout=60)
 
 
@@ -387,7 +380,7 @@ def test_what_is_in_work_is_finished_when_the_service_ends(serving: Callable[...
         stream = opened.stream_stream(SERVICE + "ModelStreamInfer")(asked(), timeout=60)
         assert next(stream)
         calls = [opened.unary_unary(SERVICE + "ModelInfer").future(data, timeout=60) for _ in range(4)]
-        until(lambda: metric(made.url, "modelyard_waiting_items") > 0 or calls[-1].done())
+        assert until(lambda: metric(made.url, "modelyard_waiting_items") > 0 or calls[-1].done())
         os.kill(made.running.pid, signal.SIGTERM)
         assert all(call.result(timeout=60) for call in calls)
         with pytest.raises(grpc.RpcError) as caught:
@@ -395,4 +388,4 @@ def test_what_is_in_work_is_finished_when_the_service_ends(serving: Callable[...
         error: Any = caught.value
         assert error.code().name == "UNAVAILABLE" and "draining" in error.details()
         held.set()
-    until(lambda: "ended with 0 requests open" in made.log())
+    assert until(lambda: "ended with 0 requests open" in made.log())

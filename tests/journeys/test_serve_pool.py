@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 from modelyard.core.errors import ServeError
+from modelyard.core.poll import until
 from modelyard.release.policy import Single
 from modelyard.serve.options import ServeOptions
 from modelyard.serve.service import start, stop
@@ -63,13 +63,6 @@ class Many:
     def metric(self, name: str) -> float:
         lines = self.http.get(f"{self.url}/metrics").text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -123,7 +116,7 @@ def test_models_make_room_for_each_other_and_the_pinned_stay(many: Many) -> None
         many.check(name)
         assert many.states()["m5"] == "ready"
     assert many.metric('modelyard_evictions_total{why="memory"}') >= 8
-    until(lambda: many.metric("modelyard_resident_endpoints") <= 2)
+    assert until(lambda: many.metric("modelyard_resident_endpoints") <= 2)
     assert many.index()["m0"] == ("UNAVAILABLE", "out of memory; the next request loads it again")
     assert many.http.get(f"{many.url}/v2/models/m0/ready").status_code == 200
     with ThreadPoolExecutor(6) as threads:
@@ -135,18 +128,18 @@ def test_a_swap_of_what_is_evicted_and_a_store_that_is_lost(many: Many) -> None:
     many.start(eager=0, memory_bytes=1)
     for name in many.names[:3]:
         many.check(name)
-    until(lambda: many.states()["m0"] == "evicted")
+    assert until(lambda: many.states()["m0"] == "evicted")
     many.yard.next_of("m0", many.module.mlp(100))
-    until(lambda: many.metric('modelyard_loads_total{why="policy"}') >= 1)
+    assert until(lambda: many.metric('modelyard_loads_total{why="policy"}') >= 1)
     # First the canary is taken over, then its candidate is the champion.
-    until(lambda: bool(many.ask("m0").json()["model_version"] == "2"))
+    assert until(lambda: bool(many.ask("m0").json()["model_version"] == "2"))
     many.check("m2")
-    until(lambda: many.states()["m0"] == "evicted")
+    assert until(lambda: many.states()["m0"] == "evicted")
     # Copies are made of what was never loaded too: nothing of it needs the store.
     copies = many.state / "routing" / "endpoints"
-    until(lambda: {path.stem for path in copies.glob("*.json")} == set(many.names))
+    assert until(lambda: {path.stem for path in copies.glob("*.json")} == set(many.names))
     shutil.rmtree(many.yard.folder / "store")
-    until(lambda: not many.http.get(f"{many.url}/v2/health").json()["store"]["reachable"])
+    assert until(lambda: not many.http.get(f"{many.url}/v2/health").json()["store"]["reachable"])
     for name in many.names[1:]:
         many.check(name)
     assert many.ask("m0").json()["model_version"] == "2"

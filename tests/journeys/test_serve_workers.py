@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException
@@ -20,20 +19,12 @@ import numpy as np
 import pytest
 
 from modelyard.core.errors import ServeError
+from modelyard.core.poll import until
 from modelyard.serve.reading import read_predictions
 from modelyard.serve.service import running, stop
 from modelyard.serve.worker_board import ready_workers
 
 pytestmark = pytest.mark.serial
-
-
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> float:
-    """Waits for a condition; the seconds it took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "it did not happen in time"
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 def children(pid: int) -> set[int]:
@@ -129,7 +120,7 @@ def test_connections_are_spread_and_counts_are_of_all(serving: Callable[..., Any
         for _ in range(3):
             asker.ask()
     name = "modelyard_requests_total"
-    until(lambda: total(scrape(made), name) >= 192, 10)
+    assert until(lambda: total(scrape(made), name) >= 192, 10)
     assert {total(scrape(made), name) for _ in range(8)} == {192}
     assert total(scrape(made), "modelyard_request_seconds_count") == 192
     stop(made.state)
@@ -163,13 +154,12 @@ def test_a_killed_worker_costs_its_own_callers_only(serving: Callable[..., Any],
 
     threads = all_at(work, askers) + all_at(look, askers[:1])
     try:
-        until(lambda: all(asker.answered > 20 for asker in askers) and len(seen) > 3)
+        assert until(lambda: all(asker.answered > 20 for asker in askers) and len(seen) > 3)
         os.kill(victim, signal.SIGKILL)
-        replaced = until(lambda: len(children(made.running.pid) - {victim}) == 2)
-        assert replaced < 2.0
-        until(lambda: ready_workers(made.state, 2) == 2)
+        assert until(lambda: len(children(made.running.pid) - {victim}) == 2, 2.0)
+        assert until(lambda: ready_workers(made.state, 2) == 2)
         already = sum(asker.answered for asker in askers)
-        until(lambda: sum(asker.answered for asker in askers) > already + 500)
+        assert until(lambda: sum(asker.answered for asker in askers) > already + 500)
     finally:
         ending.set()
         for thread in threads:
@@ -190,7 +180,7 @@ def test_what_waits_at_a_killed_worker_is_answered_by_the_next(serving: Callable
     victim = max(children(made.running.pid))
     # It takes no connection any more, and the kernel goes on to fill its queue.
     os.kill(victim, signal.SIGSTOP)
-    until(lambda: Path(f"/proc/{victim}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    assert until(lambda: Path(f"/proc/{victim}/stat").read_text().rpartition(")")[2].split()[0] == "T")
     waiting = []
     try:
         for _ in range(24):
@@ -218,7 +208,7 @@ def test_while_one_is_missing_the_others_take_all(serving: Callable[..., Any], a
     made = serving("mlp", workers=2)
     first = children(made.running.pid)
     os.kill(min(first), signal.SIGKILL)
-    until(lambda: children(made.running.pid) != first)
+    assert until(lambda: children(made.running.pid) != first)
     # No new connection is kept waiting for the newcomer, which loads for longer than this.
     seen = {asker.pid for asker in askers_of(made, 8)}
     assert seen <= {max(first)} or ready_workers(made.state, 2) == 2
@@ -277,7 +267,7 @@ def test_feedback_that_another_worker_may_know_is_not_called_unknown(
 
     assert send(one) == {"accepted": 1, "unknown": 0}
     assert send(other) == {"accepted": 1, "unknown": None}
-    until(lambda: total(scrape(made), "modelyard_feedback_total") == 2, 10)
+    assert until(lambda: total(scrape(made), "modelyard_feedback_total") == 2, 10)
     found = scrape(made)
     assert found["modelyard_feedback_total[('endpoint', 'mlp'), ('known', 'unsure')]"] == 1
 
@@ -286,7 +276,7 @@ def test_workers_do_not_outlive_who_watches_over_them(serving: Callable[..., Any
     made = serving("mlp", workers=2)
     workers = children(made.running.pid)
     os.kill(made.running.pid, signal.SIGKILL)
-    until(lambda: not any(_lives(pid) for pid in workers))
+    assert until(lambda: not any(_lives(pid) for pid in workers))
     assert running(made.state) is None
     # The port is free, and what was counted begins anew.
     again = serving("mlp", workers=2, port=made.address[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from modelyard.core.clock import ManualClock
 from modelyard.core.errors import ReleaseError, StoreError
+from modelyard.core.poll import until
 from modelyard.release.policy import Single
 from modelyard.serve import loader as module
 from modelyard.serve.follower import Follower
@@ -120,14 +120,7 @@ class Scene:
     def ask(self, name: str) -> None:
         """As a request does, and waits for what becomes of it."""
         self.follower.want(name)
-        until(lambda: self.loader.state(name) != "loading")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+        assert until(lambda: self.loader.state(name) != "loading")
 
 
 @pytest.fixture
@@ -163,9 +156,9 @@ def test_many_requests_cause_one_load(make: Callable[..., Scene]) -> None:
     scene.gate.clear()
     for _ in range(20):
         scene.follower.want("e3")
-    until(lambda: scene.loader.state("e3") == "loading")
+    assert until(lambda: scene.loader.state("e3") == "loading")
     scene.gate.set()
-    until(lambda: scene.loader.state("e3") == "ready")
+    assert until(lambda: scene.loader.state("e3") == "ready")
     scene.ask("e3")
     assert scene.loads == ["e0", "e3"]
 
@@ -175,7 +168,7 @@ def test_what_is_asked_for_before_its_policy_is_known_is_loaded_then(make: Calla
     scene.ask("e2")
     assert scene.loader.state("e2") == "unknown"
     scene.follower.look()
-    until(lambda: scene.loader.state("e2") == "ready")
+    assert until(lambda: scene.loader.state("e2") == "ready")
 
 
 def test_a_budget_evicts_but_neither_the_pinned_nor_what_is_in_use(make: Callable[..., Scene]) -> None:
@@ -264,6 +257,6 @@ def test_what_changed_while_it_was_loaded_is_thrown_away(make: Callable[..., Sce
     assert scene.entered.wait(10)
     scene.loader.drop("e1")
     scene.gate.set()
-    until(lambda: scene.loads[-1] == "e1")
-    until(lambda: scene.loader.state("e1") == "unknown")
+    assert until(lambda: scene.loads[-1] == "e1")
+    assert until(lambda: scene.loader.state("e1") == "unknown")
     assert "e1" not in scene.router.endpoints

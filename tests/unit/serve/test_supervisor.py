@@ -6,25 +6,27 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from modelyard.core.poll import until
+
 # A worker without a service: it says that it answers unless its slot is one that must not, and waits.
 WORKER = """
 import os, signal, socket, sys
+def say(*words): os.write(1, " ".join(map(str, words)).encode() + b"\\n")  # a line is one write
 link = socket.socket(fileno=int(sys.argv[sys.argv.index("--link") + 1]))
 slot = sys.argv[sys.argv.index("--slot") + 1]
-print("began", slot, os.getpid(), flush=True)
+say("began", slot, os.getpid())
 if slot in {failing!r}:
     sys.exit(3)
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 link.send(b"1")
-print("answers", slot, flush=True)
+say("answers", slot)
 link.recv(1)
-print("left alone", slot, flush=True)
+say("left alone", slot)
 """
 WATCHER = """
 import sys
@@ -71,14 +73,6 @@ def watched(tmp_path: Path) -> Iterator[Callable[[str], Watched]]:
         item.process.communicate()
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> float:
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "it did not happen in time"
-        time.sleep(0.01)
-    return time.monotonic() - began
-
-
 def test_where_none_can_start_the_service_ends(watched: Callable[[str], Watched]) -> None:
     made = watched("01")
     _, said = made.process.communicate(timeout=60)
@@ -89,25 +83,25 @@ def test_where_none_can_start_the_service_ends(watched: Callable[[str], Watched]
 
 def test_one_that_cannot_start_does_not_end_the_other(watched: Callable[[str], Watched]) -> None:
     made = watched("1")
-    until(lambda: len(made.pids("1")) > 6, 60)
+    assert until(lambda: len(made.pids("1")) > 6, 60)
     assert made.process.poll() is None
     assert len(made.pids("0")) == 1
 
 
 def test_one_that_is_killed_is_replaced_however_often(watched: Callable[[str], Watched]) -> None:
     made = watched("")
-    until(lambda: len(made.lines("began")) == 2)
+    assert until(lambda: len(made.lines("began")) == 2)
     for count in range(2, 9):
-        until(lambda count=count: len(made.lines("answers 1")) == count - 1)
+        assert until(lambda count=count: len(made.lines("answers 1")) == count - 1)
         os.kill(made.pids("1")[-1], signal.SIGKILL)
-        until(lambda count=count: len(made.pids("1")) == count)
+        assert until(lambda count=count: len(made.pids("1")) == count)
     assert made.process.poll() is None
     assert len(made.pids("0")) == 1
 
 
 def test_on_sigterm_all_are_ended(watched: Callable[[str], Watched]) -> None:
     made = watched("")
-    until(lambda: len(made.lines("answers")) == 2)
+    assert until(lambda: len(made.lines("answers")) == 2)
     pids = made.pids("0") + made.pids("1")
     made.process.terminate()
     made.process.communicate(timeout=20)
@@ -117,6 +111,6 @@ def test_on_sigterm_all_are_ended(watched: Callable[[str], Watched]) -> None:
 
 def test_without_their_supervisor_workers_know_it(watched: Callable[[str], Watched]) -> None:
     made = watched("")
-    until(lambda: len(made.lines("answers")) == 2)
+    assert until(lambda: len(made.lines("answers")) == 2)
     made.process.kill()
-    until(lambda: sorted(slot for _, _, slot in made.lines("left")) == ["0", "1"])
+    assert until(lambda: sorted(slot for _, _, slot in made.lines("left")) == ["0", "1"])
