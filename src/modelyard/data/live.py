@@ -71,6 +71,27 @@ class LiveContract:
             raise RequestError(f"the input {name!r} is absent", fix=did_you_mean(name, tensors)) from None
         return tuple(found)
 
+    def broken(self, tensors: Tensors, rows: int, breaches: tuple[Breach, ...]) -> list[list[str]]:
+        """`column: rule` for each rule that a row breaks, a list a row; `breaches` are those of all rows."""
+        found: list[list[str]] = [[] for _ in range(rows)]
+        self._attribute(tensors, slice(0, rows), breaches, found)
+        return found
+
+    def _attribute(
+        self, tensors: Tensors, rows: slice, breaches: tuple[Breach, ...], found: list[list[str]]
+    ) -> None:
+        """Finds the rows by halving: a clean half costs one check, and so does an all-broken one."""
+        if all(breach.rows == rows.stop - rows.start for breach in breaches):
+            texts = [f"{breach.column}: {breach.rule}" for breach in breaches]
+            for index in range(rows.start, rows.stop):
+                found[index] = texts
+            return
+        middle = (rows.start + rows.stop) // 2
+        for half in (slice(rows.start, middle), slice(middle, rows.stop)):
+            part = self.breaches({name: values[half] for name, values in tensors.items()})
+            if part:
+                self._attribute(tensors, half, part, found)
+
     def _check_scalars(self, tensors: Tensors, found: list[Breach]) -> None:
         values = np.concatenate([tensors[name] for name in self._names], axis=1)
         # NaN compares false both ways, so that it, too, leads to the closer look.

@@ -87,12 +87,15 @@ def table_of(tensors: Tensors, contract: Contract) -> Table:
     Numbers are float32, integers int64 (float32 if some are not whole), booleans bool (float32 if other
     than 0 and 1), categories and texts string. Raises `DataError` when a tensor is absent.
     """
-    columns: dict[str, Any] = {}
-    for column in contract.features:
-        if column.name not in tensors:
-            raise DataError(f"there is no tensor {column.name!r}", fix=did_you_mean(column.name, tensors))
-        columns[column.name] = _column_of(tensors[column.name], column)
-    return pa.table(columns)
+    return pa.table({column.name: column_of(tensors, column) for column in contract.features})
+
+
+def column_of(tensors: Tensors, column: Column) -> pa.Array:
+    """One column of `table_of`; raises `DataError` when its tensor is absent."""
+    values = tensors.get(column.name)
+    if values is None:
+        raise DataError(f"there is no tensor {column.name!r}", fix=did_you_mean(column.name, tensors))
+    return _column_of(values, column)
 
 
 def _get(table: Table, column: Column) -> pa.ChunkedArray:

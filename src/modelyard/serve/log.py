@@ -8,25 +8,27 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modelyard.core.clock import Clock
 from modelyard.core.digest import Digest
+from modelyard.data.live import LiveContract
+from modelyard.serve.journal import JOURNAL, Journal
 from modelyard.serve.memory import give_back
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.options import LogOptions
-from modelyard.serve.record import PredictionRecord
-
-if TYPE_CHECKING:
-    from modelyard.data.live import LiveContract
+from modelyard.serve.piece import Piece, pieces_of
+from modelyard.serve.record import PredictionRecord, ReleaseFacts
 
 _LOG = logging.getLogger("modelyard.serve")
 _Sized = tuple[PredictionRecord, int]
 """A record and the bytes it was counted with."""
 _Key = tuple[str, Digest]
 """Endpoint and release: what has a segment of its own."""
+_PRIVATE = ("personal", "sensitive")
 _SEAL_BYTES = 8 << 20
 _SEAL_SECONDS = 60.0
 _SEAL_ROWS = 2_048
@@ -38,13 +40,13 @@ _BUSY_BYTES = 512 << 10
 _LARGE = 4_096
 """Bytes of one item from which on it counts against the limit of input bytes."""
 _PIECE_ROWS = 512
-"""Rows that are made a table at once, which takes a millisecond: requests wait no longer."""
+"""Rows that are worked on at once, which takes less than a millisecond: requests wait no longer."""
 _PIECE_BYTES = 1 << 20
 _REST = 4.0
 """Times the CPU time of a piece of work that the thread rests after it: it takes a fifth of a core."""
 _REST_SECONDS = 0.05
 _HURRY_BYTES = 1 << 30
-"""So much may wait in a quick format for a quieter time; beyond, some is finished at each flush."""
+"""So much may wait in journals for a quieter time; beyond, some is finished at each flush."""
 _FINISHED = 4
 """Segments that are finished at one flush."""
 _NICE = 3
@@ -59,9 +61,9 @@ class PredictionLog:
 
     Records become rows of `<state>/predictions/<endpoint>/<segment>.parquet` within `options.seconds`. A
     young segment is written again, longer, at each flush until it is full, large or a minute old: few
-    files, and yet nothing older than a second is lost to `kill -9`. Under load a flush is a segment of
-    its own in Arrow's format, `<segment>.arrow`; it is turned into Parquet when there is less to do, or
-    when the log closes, or by the next process. What the queue has no room for, or
+    files, and yet nothing older than a second is lost to `kill -9`. Under load a flush is a journal,
+    `<segment>.journal`, a tenth of the work; it is turned into Parquet when there is less to do, or when
+    the log closes, or by the next process. What the queue has no room for, or
     the disk refuses, is dropped and counted; serving goes on. Large inputs (images) beyond
     `options.input_bytes` a second are left out of their rows, and counted too: at full speed they would
     cost more than the model.
@@ -75,8 +77,8 @@ class PredictionLog:
         self._queue: deque[_Sized] = deque()
         self._bytes = 0
         self._rows = 0
-        self._quick: deque[tuple[Path, int]] = deque()
-        self._quick_bytes = 0
+        self._unfinished: deque[tuple[Path, int]] = deque()
+        self._unfinished_bytes = 0
         self._given_back = clock.monotonic()
         self._rest: Callable[[], None] = _go_on
         self._wake = threading.Event()
@@ -121,19 +123,15 @@ class PredictionLog:
             busy = self._rows >= _SEAL_ROWS or self._bytes >= _BUSY_BYTES
             self._rows = 0
             now = self._clock.monotonic()
-            made: dict[_Key, _Made] = {}
-            while self._queue:
-                for key, group in self._piece().items():
-                    self._convert(key, group, made.setdefault(key, _Made()))
-                    if made[key].size >= _SEAL_BYTES:
-                        self._store(key, made.pop(key), now)
-                self._rest()
-            for key, rows in made.items():
-                self._store(key, rows, now)
+            for key, waiting in self._taken().items():
+                if waiting.rows >= min(_SEAL_ROWS, self._options.rows) or waiting.bytes >= _SEAL_YOUNG_BYTES:
+                    self._hurry(key, waiting)
+                else:
+                    self._grow(key, waiting, now)
             for key, young in list(self._open.items()):
                 if now - young.born > _SEAL_SECONDS:
                     del self._open[key]
-            if not busy or self._quick_bytes > _HURRY_BYTES:
+            if not busy or self._unfinished_bytes > _HURRY_BYTES:
                 self._finish(_FINISHED)
         if now - self._given_back > _GIVE_BACK_SECONDS:
             self._given_back = now
@@ -146,28 +144,33 @@ class PredictionLog:
         if self._thread.is_alive():
             self._thread.join()
         self.flush()
-        self._finish(len(self._quick))
+        self._rest = _go_on
+        self._finish(len(self._unfinished))
 
     def _adopt(self) -> None:
         """Takes over what an earlier process wrote in a hurry and did not finish."""
-        for path in sorted(self._folder.glob("*/[!.]*.arrow")):
-            size = path.stat().st_size
-            self._quick.append((path, size))
-            self._quick_bytes += size
+        for path in sorted(self._folder.glob(f"*/[!.]*{JOURNAL}")):
+            self._remember(path)
+
+    def _remember(self, journal: Path) -> None:
+        """Keeps in mind that a journal is to be finished."""
+        size = journal.stat().st_size
+        self._unfinished.append((journal, size))
+        self._unfinished_bytes += size
 
     def _finish(self, most: int) -> None:
-        """Turns segments that were written in a hurry into Parquet, the oldest first."""
-        if not self._quick:
+        """Turns journals into Parquet, the oldest first."""
+        if not self._unfinished:
             return
         from modelyard.serve.segment import finish_segment
 
-        for _ in range(min(most, len(self._quick))):
-            path, size = self._quick.popleft()
-            self._quick_bytes -= size
+        for _ in range(min(most, len(self._unfinished))):
+            path, size = self._unfinished.popleft()
+            self._unfinished_bytes -= size
             try:
-                finish_segment(path)
+                finish_segment(path, self._rest)
             except Exception as error:  # it stays readable as it is.
-                _LOG.warning("the segment %s stays in Arrow's format: %s", path.name, error)
+                _LOG.warning("the segment %s stays a journal: %s", path.name, error)
 
     def _chosen(self, record: PredictionRecord) -> bool:
         """Whether a record is of the share that is kept: every n-th, not by chance."""
@@ -212,82 +215,112 @@ class PredictionLog:
         if self._bytes < self._options.pending_bytes // 2:
             self._stop.wait(seconds)
 
-    def _piece(self) -> dict[_Key, list[_Sized]]:
-        """The oldest records, as many as are converted at once, by segment."""
-        groups: dict[_Key, list[_Sized]] = {}
-        size = rows = 0
-        while self._queue and rows < _PIECE_ROWS and size < _PIECE_BYTES:
-            record, bytes_ = sized = self._queue.popleft()
-            groups.setdefault((record.endpoint, record.by.digest), []).append(sized)
-            size += bytes_
-            rows += record.items
-        return groups
+    def _taken(self) -> dict[_Key, _Waiting]:
+        """What waits, by segment."""
+        found: dict[_Key, _Waiting] = {}
+        while self._queue:
+            record, size = self._queue.popleft()
+            key = (record.endpoint, record.by.digest)
+            waiting = found.get(key)
+            if waiting is None:
+                waiting = found[key] = _Waiting(record.by)
+            waiting.records.append((record, size))
+            waiting.rows += record.items
+            waiting.bytes += size
+        return found
 
-    def _convert(self, key: _Key, group: list[_Sized], made: _Made) -> None:
-        # Imported on the writing thread: the server answers before Arrow is loaded.
-        from modelyard.data.live import LiveContract
-        from modelyard.serve.segment import table_of_records
-
-        endpoint, digest = key
-        size = sum(size for _, size in group)
-        rows = sum(record.items for record, _ in group)
-        tables = []
+    def _pieces(self, key: _Key, waiting: _Waiting, taken: _Rows) -> Iterator[Piece]:
+        """The oldest of what waits, as much as is worked on at once, checked and without what is private."""
+        records, rows, size = waiting.oldest()
         try:
-            contract = self._contracts.get(digest)
-            if contract is None:
-                contract = self._contracts[digest] = LiveContract(group[0][0].by.contract)
-            for part in _alike(group):
-                table, breaches = table_of_records(part, contract, keep_private=self._options.keep_private)
-                for breach in breaches:
-                    self._metrics.breaches.at(endpoint, breach.column, breach.rule).add(breach.rows)
-                tables.append(table)
+            pieces = pieces_of(records)
+            for piece in pieces:
+                self._inspect(key, waiting.release, piece)
         except Exception as error:  # these rows are lost, the next may not be.
-            self._lose(endpoint, rows, size, error)
-        else:
-            made.add(tables, rows, size)
-
-    def _store(self, key: _Key, made: _Made, now: float) -> None:
-        if not made.tables:
+            self._lose(key[0], _Rows(rows, size), error)
             return
-        try:
-            self._grow(key, made.tables, now)
-        except Exception as error:  # a full disk, say.
-            self._open.pop(key, None)
-            self._lose(key[0], made.rows, made.bytes, error)
-        else:
-            self._metrics.logged.at(key[0]).add(made.rows)
-            self._bytes -= made.bytes
+        taken.rows += rows
+        taken.bytes += size
+        yield from pieces
 
-    def _lose(self, endpoint: str, rows: int, size: int, error: Exception) -> None:
-        """Drops rows, and says so."""
-        self._metrics.dropped.at(endpoint).add(rows)
-        self._bytes -= size
-        _LOG.error("%d rows of the prediction log of %s are lost: %s", rows, endpoint, error)
+    def _inspect(self, key: _Key, release: ReleaseFacts, piece: Piece) -> None:
+        """Counts what a piece breaks of the contract, and drops what must not be logged."""
+        endpoint, digest = key
+        contract = self._contracts.get(digest)
+        if contract is None:
+            contract = self._contracts[digest] = LiveContract(release.contract)
+        if not piece.inputs:
+            return
+        breaches = contract.breaches(piece.inputs)
+        if breaches:
+            piece.broken = contract.broken(piece.inputs, piece.items, breaches)
+            for breach in breaches:
+                self._metrics.breaches.at(endpoint, breach.column, breach.rule).add(breach.rows)
+        if not self._options.keep_private:
+            logged = {item.name for item in release.contract.features if item.privacy not in _PRIVATE}
+            piece.inputs = {name: values for name, values in piece.inputs.items() if name in logged}
 
-    def _grow(self, key: _Key, tables: list[Any], now: float) -> None:
+    def _hurry(self, key: _Key, waiting: _Waiting) -> None:
+        """Writes journals: what comes so fast must cost little."""
+        self._open.pop(key, None)
+        while waiting.records:
+            path, taken = self._new_path(key[0], JOURNAL), _Rows()
+            try:
+                with Journal(path, key[0], waiting.release) as journal:
+                    while waiting.records and journal.size < _SEAL_BYTES:
+                        for piece in self._pieces(key, waiting, taken):
+                            journal.add(piece)
+                        self._rest()
+                self._remember(path)
+            except Exception as error:  # a full disk, say.
+                self._lose(key[0], taken, error)
+            else:
+                self._kept(key[0], taken)
+
+    def _grow(self, key: _Key, waiting: _Waiting, now: float) -> None:
         """Writes the young segment of an endpoint and release again, with these rows behind the others."""
+        # Imported on the writing thread: the server answers before Arrow is loaded.
         import pyarrow as pa
 
-        from modelyard.serve.segment import QUICK, write_segment
+        from modelyard.serve.segment import table_of_piece, write_segment
 
-        young = self._open.get(key)
-        if young is None:
-            self._sequence += 1
-            name = f"{int(self._clock.now() * 1e6):017d}-{os.getpid()}-{self._sequence}.parquet"
-            young = self._open[key] = _Young(self._folder / key[0] / name, now)
-        first = not young.tables
-        whole = pa.concat_tables([*young.tables, *tables], promote_options="permissive")
-        young.tables = [whole]
-        full = whole.num_rows >= min(_SEAL_ROWS, self._options.rows) or whole.nbytes >= _SEAL_YOUNG_BYTES
-        if full and first:
-            quick = young.path.with_suffix(QUICK)
-            write_segment(quick, whole, between=self._rest)
-            self._quick.append((quick, whole.nbytes))
-            self._quick_bytes += whole.nbytes
-        else:
+        taken = _Rows()
+        try:
+            young = self._open.get(key)
+            if young is None:
+                young = self._open[key] = _Young(self._new_path(key[0], ".parquet"), now)
+            tables = list(young.tables)
+            while waiting.records:
+                pieces = self._pieces(key, waiting, taken)
+                tables.extend(table_of_piece(piece, key[0], waiting.release) for piece in pieces)
+                self._rest()
+            if not taken.rows:
+                return
+            whole = pa.concat_tables(tables, promote_options="permissive")
+            young.tables = [whole]
             write_segment(young.path, whole)
-        if full:
-            del self._open[key]
+            if whole.num_rows >= min(_SEAL_ROWS, self._options.rows) or whole.nbytes >= _SEAL_YOUNG_BYTES:
+                del self._open[key]
+        except Exception as error:  # a full disk, say.
+            self._open.pop(key, None)
+            self._lose(key[0], taken, error)
+        else:
+            self._kept(key[0], taken)
+
+    def _new_path(self, endpoint: str, suffix: str) -> Path:
+        self._sequence += 1
+        name = f"{int(self._clock.now() * 1e6):017d}-{os.getpid()}-{self._sequence}{suffix}"
+        return self._folder / endpoint / name
+
+    def _kept(self, endpoint: str, rows: _Rows) -> None:
+        self._metrics.logged.at(endpoint).add(rows.rows)
+        self._bytes -= rows.bytes
+
+    def _lose(self, endpoint: str, rows: _Rows, error: Exception) -> None:
+        """Drops rows, and says so."""
+        self._metrics.dropped.at(endpoint).add(rows.rows)
+        self._bytes -= rows.bytes
+        _LOG.error("%d rows of the prediction log of %s are lost: %s", rows.rows, endpoint, error)
 
 
 def _step_back() -> None:
@@ -313,23 +346,34 @@ class _Rest:
         self._used = used
 
 
-class _Made:
-    """Rows of one segment that are not written yet."""
+@dataclass(slots=True)
+class _Rows:
+    """How many rows, and the bytes that they were counted with while they waited."""
 
-    __slots__ = ("bytes", "rows", "size", "tables")
+    rows: int = 0
+    bytes: int = 0
 
-    def __init__(self) -> None:
-        self.tables: list[Any] = []
-        self.rows = 0
-        self.bytes = 0
-        """That they were counted with while they waited."""
-        self.size = 0
 
-    def add(self, tables: list[Any], rows: int, size: int) -> None:
-        self.tables += tables
-        self.rows += rows
-        self.bytes += size
-        self.size += sum(table.nbytes for table in tables)
+class _Waiting(_Rows):
+    """Records of one segment."""
+
+    __slots__ = ("records", "release")
+
+    def __init__(self, release: ReleaseFacts) -> None:
+        super().__init__()
+        self.release = release
+        self.records: deque[_Sized] = deque()
+
+    def oldest(self) -> tuple[list[PredictionRecord], int, int]:
+        """Takes out as many records as are worked on at once: they, their rows, their bytes."""
+        found: list[PredictionRecord] = []
+        rows = size = 0
+        while self.records and rows < _PIECE_ROWS and size < _PIECE_BYTES:
+            record, bytes_ = self.records.popleft()
+            found.append(record)
+            rows += record.items
+            size += bytes_
+        return found, rows, size
 
 
 class _Young:
@@ -341,12 +385,3 @@ class _Young:
         self.path = path
         self.born = born
         self.tables: list[Any] = []
-
-
-def _alike(group: list[_Sized]) -> list[list[PredictionRecord]]:
-    """The records by arm, outcome, and whether they have inputs and outputs."""
-    parts: dict[tuple[object, ...], list[PredictionRecord]] = {}
-    for record, _ in group:
-        key = (record.arm, record.outcome, bool(record.inputs), bool(record.outputs))
-        parts.setdefault(key, []).append(record)
-    return list(parts.values())

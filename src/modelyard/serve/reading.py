@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelyard.serve.feedback import feedback_path
-from modelyard.serve.segment import QUICK, read_segment
+from modelyard.serve.journal import JOURNAL
+from modelyard.serve.segment import read_segment
 
 _LOG = logging.getLogger("modelyard.serve")
 _TIME = pa.timestamp("us", tz="UTC")
@@ -81,7 +82,7 @@ def read_feedback(state: Path, endpoint: str) -> pa.Table:
 
 def _segments(folder: Path) -> list[Path]:
     """The segments in the order of time; one that is there in both formats is being finished."""
-    found = {path.stem: path for path in folder.glob(f"[!.]*{QUICK}")}
+    found = {path.stem: path for path in folder.glob(f"[!.]*{JOURNAL}")}
     found |= {path.stem: path for path in folder.glob("[!.]*.parquet")}
     return [found[stem] for stem in sorted(found)]
 
@@ -91,7 +92,7 @@ def _read(path: Path) -> pa.Table | None:
         return read_segment(path)
     except FileNotFoundError:
         # It was finished since the folder was looked at.
-        return _read(path.with_suffix(".parquet")) if path.suffix == QUICK else None
+        return _read(path.with_suffix(".parquet")) if path.suffix == JOURNAL else None
     except (OSError, pa.ArrowException) as error:
         _LOG.warning("the segment %s of the prediction log is not read: %s", path.name, error)
         return None

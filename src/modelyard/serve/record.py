@@ -21,6 +21,7 @@ On disk a record is one row of `<state>/predictions/<endpoint>/<segment>.parquet
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -93,8 +94,10 @@ class PredictionRecord(msgspec.Struct, gc=False):
 
 def seconds_of(records: Sequence[PredictionRecord], *, waiting: bool = False) -> Seconds:
     """Seconds of each request, from the moment it was complete to its answer, or (`waiting`) to its run."""
-    started = np.array([moment for record in records for moment in record.started])
-    until = np.array([record.began if waiting else record.ended for record in records])
-    seconds: Seconds = np.repeat(until, [len(record.started) for record in records])
-    seconds -= started
+    each = [len(record.started) for record in records]
+    until = [record.began if waiting else record.ended for record in records]
+    seconds: Seconds = np.repeat(np.array(until), each)
+    seconds -= np.fromiter(
+        chain.from_iterable(record.started for record in records), np.float64, len(seconds)
+    )
     return seconds

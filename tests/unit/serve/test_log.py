@@ -109,11 +109,11 @@ def test_the_thread_works_in_short_pieces_and_rests_between_them(
         writer.flush(**how)
         return len(rests), read_predictions(state, "e").num_rows
 
-    # Six tables are made, and six written: one segment in Arrow's format.
-    assert work(gently=True) == (12, 3_000)
+    # Six pieces in one journal.
+    assert work(gently=True) == (6, 3_000)
     assert all(0 < rest <= 0.05 for rest in rests)
     assert work() == (0, 6_000)
-    assert len(list((state / "predictions" / "e").glob("*.arrow"))) == 2
+    assert len(list((state / "predictions" / "e").glob("*.journal"))) == 2
     writer.close()
     assert read_predictions(state, "e").num_rows == 6_000
 
@@ -129,7 +129,7 @@ def test_of_a_bad_batch_its_own_rows_are_lost_and_counted(
     for number in range(600):
         writer.append(bad if number == 500 else record(f"s{number}", 1))
     writer.flush()
-    # A table of 512 rows, the one with the bad record lost, and the rest.
+    # A piece of 512 rows, the one with the bad record lost, and the rest.
     lost = writer._metrics.dropped.at("e").value
     assert 0 < lost <= 513 and read_predictions(state, "e").num_rows == 1_201 - lost
     assert writer._metrics.logged.at("e").value == 1_201 - lost and writer._bytes == 0
@@ -148,7 +148,7 @@ def test_a_torn_segment_is_not_read(log: Callable[..., PredictionLog], state: Pa
 
 
 def test_under_load_segments_are_finished_later(log: Callable[..., PredictionLog], state: Path) -> None:
-    """A busy flush is an Arrow file at once; a quiet one, the end, or the next process makes it Parquet."""
+    """A busy flush is a journal at once; a quiet one, the end, or the next process makes it Parquet."""
     folder = state / "predictions" / "e"
 
     def suffixes() -> list[str]:
@@ -158,24 +158,24 @@ def test_under_load_segments_are_finished_later(log: Callable[..., PredictionLog
     for burst in range(3):
         writer.append(record(f"b{burst}", *[1.0] * 3_000))
         writer.flush()
-    assert suffixes() == [".arrow"] * 3 and read_predictions(state, "e").num_rows == 9_000
+    assert suffixes() == [".journal"] * 3 and read_predictions(state, "e").num_rows == 9_000
     writer.append(record("quiet", 1))
     writer.flush()
     assert suffixes() == [".parquet"] * 4 and read_predictions(state, "e").num_rows == 9_001
-    for burst in ("joins the quiet one", "last"):
+    for burst in ("after the quiet one", "last"):
         writer.append(record(burst, *[1.0] * 3_000))
         writer.flush()
-    (left,) = folder.glob("*.arrow")
+    left = max(folder.glob("*.journal"))
     # As a kill leaves it: both formats of one segment, and one that is damaged.
-    finish_segment(left.with_name(shutil.copy(left, left.with_name("0-copy.arrow")).name))
-    shutil.copy(left, folder / "1-both.arrow")
+    finish_segment(left.with_name(shutil.copy(left, left.with_name("0-copy.journal")).name))
+    shutil.copy(left, folder / "1-both.journal")
     shutil.copy(folder / "0-copy.parquet", folder / "1-both.parquet")
-    (folder / "2-torn.arrow").write_bytes(left.read_bytes()[:-100])
+    (folder / "2-torn.journal").write_bytes(left.read_bytes()[:-100])
     assert read_predictions(state, "e").num_rows == 12_001 + 3 * 3_000
     heir = log(seconds=0.001)
     heir.start()
     heir.close()
-    assert suffixes() == [".arrow"] + [".parquet"] * 7
+    assert suffixes() == [".journal"] + [".parquet"] * 8
     assert read_predictions(state, "e").num_rows == 12_001 + 3 * 3_000
     finish_segment(left)
 
