@@ -1,4 +1,4 @@
-"""A model served and the model alone, in short turns on one core: what share of the CPU time is the model's.
+"""Two things in short turns on one core: a model served and alone, a server with its log and without.
 
 The runtime's own time an item changes by a third within seconds on a machine that others use too. Turns of
 half a second, each measured against the one beside it, see both sides under the same conditions.
@@ -73,6 +73,39 @@ def shares(
                     times.append((_cpu(server) - before) / items)
         process.stdin.close()
     return tuple(Shares(tuple(alone), tuple(times)) for times in served)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a server gives up beside another, of turns beside each other."""
+
+    throughput: tuple[float, ...]
+    cpu: tuple[float, ...]
+    """Of CPU time a request, that of the work which is done only after the turn included."""
+
+    def __str__(self) -> str:
+        low, _, high = statistics.quantiles(self.throughput, n=4)
+        return f"{len(self.throughput)} turns, the middle half from {low:.3f} to {high:.3f}"
+
+
+def loss(server: Server, without: Server, ask: Ask, *, turns: int, seconds: int = 1) -> Loss:
+    """The share of throughput and of CPU time that `server` spends on what the other leaves out."""
+    rates: list[float] = []
+    costs: list[float] = []
+    for turn in range(turns + 1):
+        rate: dict[str, float] = {}
+        cost: dict[str, float] = {}
+        # Who goes first has the other's afterwork behind him: in turn.
+        for one in (server, without) if turn % 2 else (without, server):
+            before = _cpu(one)
+            path = one.form.path.format(model=ask.model)
+            rate[one.name] = one.load(ask.script, path, CONNECTIONS, seconds)["rps"]
+            one.settle()
+            cost[one.name] = (_cpu(one) - before) / (rate[one.name] * seconds)
+        if turn:  # the first warms up.
+            rates.append(1 - rate[server.name] / rate[without.name])
+            costs.append(1 - cost[without.name] / cost[server.name])
+    return Loss(tuple(rates), tuple(costs))
 
 
 def _cpu(server: Server) -> float:

@@ -7,17 +7,20 @@ A journal costs a tenth of a table. It is an intermediate form: who has time tur
     frame ..  a `_Meta` and, behind it, the arrays that it tells of
     frame     empty: the journal is whole
 
-A frame is the length of its message (uint64), the message (MessagePack), and the arrays; each part begins at
-a multiple of 8 bytes. Numbers are little-endian.
+A frame is the length and the CRC-32 of its message (uint32 each), the message (MessagePack), and the arrays;
+each part begins at a multiple of 8 bytes. Numbers are little-endian.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
+from struct import Struct
 from types import TracebackType
 from typing import Any, BinaryIO
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -33,6 +36,7 @@ JOURNAL = ".journal"
 """Suffix of segments that were written in a hurry."""
 MAGIC = b"MYJRNL01"
 _WORD = 8
+_HEAD = Struct("<II")
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -81,7 +85,10 @@ _METAS = msgspec.msgpack.Decoder(_Meta)
 
 
 class Journal:
-    """Writes a journal: there, whole, when the `with` block has ended, and not at all if that failed."""
+    """Writes a journal: there, whole, when the `with` block has ended.
+
+    If that failed, or no piece was added, it is not there at all.
+    """
 
     def __init__(self, path: Path, endpoint: str, release: ReleaseFacts) -> None:
         self._path = path
@@ -91,6 +98,7 @@ class Journal:
         )
         self.size = 0
         """Bytes written."""
+        self._pieces = 0
 
     def __enter__(self) -> Journal:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,22 +121,24 @@ class Journal:
             [_told(name, values, arrays) for name, values in piece.outputs.items()],
         )
         self._frame(_ENCODE(meta), arrays)
+        self._pieces += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        whole = kind is None and self._pieces > 0
         try:
-            if kind is None:
+            if whole:
                 self._frame(b"", [])
             self._file.close()
-            if kind is None:
+            if whole:
                 self._part.replace(self._path)
         finally:
             self._file.close()
             self._part.unlink(missing_ok=True)
 
     def _frame(self, message: bytes, arrays: list[npt.NDArray[Any]]) -> None:
-        self._write(len(message).to_bytes(_WORD, "little"))
+        self._write(_HEAD.pack(len(message), crc32(message)))
         self._write(message)
         for values in arrays:
             self._write(values.data.cast("B") if values.size else b"")
@@ -143,7 +153,7 @@ class Journal:
 def read_journal(path: Path) -> tuple[Facts, Iterator[Piece]]:
     """What a journal tells of, and its pieces one after the other; raises `OSError` where it is damaged.
 
-    Nothing in the file is trusted: sizes are checked against the file's, and no object is made by name.
+    Sizes are checked against the file's, and no object is made by name.
     """
     data = path.read_bytes()
     if not data.startswith(MAGIC):
@@ -163,13 +173,11 @@ class _Reader:
 
     def decoded(self, decoder: msgspec.msgpack.Decoder[Any]) -> Any:
         """The next frame's message, `None` where it is empty."""
-        length = int.from_bytes(self._take(_WORD), "little")
-        if not length:
-            return None
-        try:
-            return decoder.decode(self._take(length))
-        except msgspec.DecodeError as error:
-            raise OSError(f"{self._name} is damaged: {error}") from error
+        length, check = _HEAD.unpack(self._take(_WORD))
+        message = self._take(length)
+        if crc32(message) != check:
+            raise OSError(f"{self._name} is damaged: the checksum of a message is another")
+        return decoder.decode(message) if length else None
 
     def pieces(self) -> Iterator[Piece]:
         while (meta := self.decoded(_METAS)) is not None:
@@ -182,18 +190,12 @@ class _Reader:
         return {item.name: self._array(item) for item in told}
 
     def _array(self, told: _Array) -> npt.NDArray[Any]:
-        try:
-            dtype = numpy_type(told.datatype)
-            if told.texts is not None:
-                values = np.empty(len(told.texts), object)
-                values[:] = told.texts
-                return values.reshape(told.shape)
-            size = 1
-            for length in told.shape:
-                size *= length
-            return np.frombuffer(self._take(size * dtype.itemsize), dtype).reshape(told.shape)
-        except (KeyError, ValueError) as error:
-            raise OSError(f"{self._name} is damaged: {error}") from error
+        if told.texts is not None:
+            values = np.empty(len(told.texts), object)
+            values[:] = told.texts
+            return values.reshape(told.shape)
+        dtype = numpy_type(told.datatype)
+        return np.frombuffer(self._take(prod(told.shape) * dtype.itemsize), dtype).reshape(told.shape)
 
     def _take(self, length: int) -> memoryview:
         end = self._place + length

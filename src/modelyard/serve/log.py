@@ -271,7 +271,8 @@ class PredictionLog:
                         for piece in self._pieces(key, waiting, taken):
                             journal.add(piece)
                         self._rest()
-                self._remember(path)
+                if taken.rows:
+                    self._remember(path)
             except Exception as error:  # a full disk, say.
                 self._lose(key[0], taken, error)
             else:

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modelyard.core.errors import ModelyardError
 from modelyard.core.spec import Tensors
 from modelyard.data.tensors import column_of
 from modelyard.serve.codec.rows import item_ids
@@ -69,15 +68,12 @@ def read_segment(path: Path, between: Callable[[], None] | None = None) -> pa.Ta
         # The file alone, not its folder: segments of other releases have other columns.
         return pq.ParquetFile(path).read()
     facts, pieces = read_journal(path)
-    try:
-        release = facts.release()
-        tables = []
-        for piece in pieces:
-            tables.append(table_of_piece(piece, facts.endpoint, release))
-            if between is not None:
-                between()
-    except (ValueError, ModelyardError) as error:
-        raise OSError(f"{path.name} is damaged: {error}") from error
+    release = facts.release()
+    tables = []
+    for piece in pieces:
+        tables.append(table_of_piece(piece, facts.endpoint, release))
+        if between is not None:
+            between()
     return pa.concat_tables(tables, promote_options="permissive")
 
 

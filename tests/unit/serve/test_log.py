@@ -76,6 +76,24 @@ def test_rows_as_documented(log: Callable[..., PredictionLog], state: Path) -> N
     assert {name for name in table.column_names if name.startswith("in_")} == {"in_age", "in_pixels"}
 
 
+def test_in_a_hurry_the_same_is_written(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PredictionLog, "_finish", lambda log, most: None)
+    given = [record("r1", 30, 999), record("r2", -1, outcome="failed"), record("r3", outcome="rejected")]
+    texts = []
+    for folder, rows in (("calm", 1_000), ("busy", 2)):
+        writer = PredictionLog(state / folder, LogOptions(rows=rows), Metrics(), ManualClock(100.0))
+        for item in given:
+            writer.append(item)
+        writer.flush()
+        (path,) = (state / folder / "predictions" / "e").iterdir()
+        assert path.suffix == {"calm": ".parquet", "busy": ".journal"}[folder]
+        assert b"Ada" not in path.read_bytes()
+        texts.append([line for line in writer._metrics.text().decode().splitlines() if "breaches" in line])
+    calm, busy = (read_predictions(state / folder, "e") for folder in ("calm", "busy"))
+    assert calm.num_rows == 4 and calm.equals(busy)
+    assert texts[0] == texts[1] and any("age" in line for line in texts[0])
+
+
 def test_private_columns_when_asked_for(log: Callable[..., PredictionLog], state: Path) -> None:
     writer = log(keep_private=True)
     writer.append(record("r", 30))
@@ -133,6 +151,18 @@ def test_of_a_bad_batch_its_own_rows_are_lost_and_counted(
     lost = writer._metrics.dropped.at("e").value
     assert 0 < lost <= 513 and read_predictions(state, "e").num_rows == 1_201 - lost
     assert writer._metrics.logged.at("e").value == 1_201 - lost and writer._bytes == 0
+
+
+def test_of_a_batch_of_which_nothing_is_right_nothing_is_left(
+    log: Callable[..., PredictionLog], state: Path
+) -> None:
+    writer = log(rows=2)
+    bad = record("bad", 1, 2)
+    bad.ids = ["bad", "one too many"]
+    writer.append(bad)
+    writer.flush()
+    assert writer._metrics.dropped.at("e").value == 2 and writer._bytes == 0
+    assert list((state / "predictions").rglob("*.*")) == []
 
 
 def test_a_torn_segment_is_not_read(log: Callable[..., PredictionLog], state: Path) -> None:
@@ -195,11 +225,12 @@ def test_the_queue_is_bounded_and_what_is_dropped_is_counted(state: Path) -> Non
     assert read_predictions(state, "e").num_rows == kept + 1
 
 
-def test_a_disk_that_refuses_costs_rows_not_the_service(state: Path) -> None:
+@pytest.mark.parametrize("rows", [1, 16], ids=["in a hurry", "calm"])
+def test_a_disk_that_refuses_costs_rows_not_the_service(state: Path, rows: int) -> None:
     metrics = Metrics()
     state.mkdir()
     (state / "predictions").write_text("a file where a folder should be")
-    writer = PredictionLog(state, LogOptions(), metrics, ManualClock())
+    writer = PredictionLog(state, LogOptions(rows=rows), metrics, ManualClock())
     writer.append(record("r", 1))
     writer.flush()
     assert 'modelyard_log_dropped_rows_total{endpoint="e"} 1' in metrics.text().decode()
