@@ -273,8 +273,8 @@ class PredictionLog:
                         self._rest()
                 if taken.rows:
                     self._remember(path)
-            except Exception as error:  # a full disk, say.
-                self._lose(key[0], taken, error)
+            except Exception as error:  # a full disk, say: what is left would fare no better.
+                self._lose(key[0], waiting.with_all(taken), error)
             else:
                 self._kept(key[0], taken)
 
@@ -304,7 +304,7 @@ class PredictionLog:
                 del self._open[key]
         except Exception as error:  # a full disk, say.
             self._open.pop(key, None)
-            self._lose(key[0], taken, error)
+            self._lose(key[0], waiting.with_all(taken), error)
         else:
             self._kept(key[0], taken)
 
@@ -374,7 +374,14 @@ class _Waiting(_Rows):
             found.append(record)
             rows += record.items
             size += bytes_
+        self.rows -= rows
+        self.bytes -= size
         return found, rows, size
+
+    def with_all(self, taken: _Rows) -> _Rows:
+        """Takes out all that is left: it, and what was taken before."""
+        self.records.clear()
+        return _Rows(taken.rows + self.rows, taken.bytes + self.bytes)
 
 
 class _Young:

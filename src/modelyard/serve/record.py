@@ -1,6 +1,6 @@
 """`PredictionRecord`: what was asked, what was answered, by which release, how long it took.
 
-On disk a record is one row of `<state>/predictions/<endpoint>/<segment>.parquet` (or `.arrow`, see `log`):
+On disk a record is one row of `<state>/predictions/<endpoint>/<segment>.parquet` (or `.journal`, see `log`):
 
     id            string                 the item: the request's id, or `<request>.<i>` of several items
     time          timestamp[us, UTC]     when the request was complete

@@ -225,15 +225,17 @@ def test_the_queue_is_bounded_and_what_is_dropped_is_counted(state: Path) -> Non
     assert read_predictions(state, "e").num_rows == kept + 1
 
 
-@pytest.mark.parametrize("rows", [1, 16], ids=["in a hurry", "calm"])
+@pytest.mark.parametrize("rows", [1, 1_000], ids=["in a hurry", "calm"])
 def test_a_disk_that_refuses_costs_rows_not_the_service(state: Path, rows: int) -> None:
     metrics = Metrics()
     state.mkdir()
     (state / "predictions").write_text("a file where a folder should be")
     writer = PredictionLog(state, LogOptions(rows=rows), metrics, ManualClock())
-    writer.append(record("r", 1))
+    for number in range(600):
+        writer.append(record(f"r{number}", 1))
     writer.flush()
-    assert 'modelyard_log_dropped_rows_total{endpoint="e"} 1' in metrics.text().decode()
+    assert 'modelyard_log_dropped_rows_total{endpoint="e"} 600' in metrics.text().decode()
+    assert writer._bytes == 0
     (state / "predictions").unlink()
     writer.append(record("s", 1))
     writer.flush()
