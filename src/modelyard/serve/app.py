@@ -54,6 +54,8 @@ CROWD = 64
 """When so many items wait, it is worth knowing whether a client is still there."""
 
 _INLINE = 1 << 16
+_LARGE = 4_096
+"""Bytes of a body from which on it pays to look whether there is room before its tensors are read."""
 
 
 class App:
@@ -274,6 +276,7 @@ class App:
                 None if length is None else whole(length, "Inference-Header-Content-Length"),
                 elements=self._limits.elements,
                 rows=self._limits.rows,
+                admit=self._room(endpoint, exchange),
             )
             identity = asked.id or self._plane.new_id()
             deadline = deadline_of(exchange, asked.timeout)
@@ -300,6 +303,13 @@ class App:
             raise
         self._recent.add(identity)
         return _waits(served, call)
+
+    def _room(self, endpoint: Endpoint, exchange: Exchange) -> Callable[[float | None], None] | None:
+        """What refuses a large request that would be answered too late, before its tensors are read."""
+        if len(exchange.body) < _LARGE or endpoint.only is None or not endpoint.only.answer.lane.waiting:
+            return None
+        lane = endpoint.only.answer.lane
+        return lambda timeout: lane.check(1, deadline_of(exchange, timeout))
 
     def _ask(self, name: str, version: str | None, read: Read, exchange: Exchange) -> Call | None:
         """As `_infer`, for all other protocols: their tensors may depend on the release that answers."""

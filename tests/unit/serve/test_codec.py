@@ -186,6 +186,22 @@ def test_bad_binary_bodies() -> None:
         read_request(b"{}", -1, **LIMITS)
 
 
+def test_who_is_refused_is_refused_before_the_tensors_are_read() -> None:
+    told: list[float | None] = []
+
+    def full(timeout: float | None) -> None:
+        told.append(timeout)
+        raise RequestError("full", status=503)
+
+    wrong = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": ["not", "read"]}]}
+    for parameters in ({}, {"parameters": {"timeout": 250_000}}):
+        with pytest.raises(RequestError, match="full"):
+            read_request(orjson.dumps(wrong | parameters), None, **LIMITS, admit=full)
+    assert told == [None, 0.25]
+    with pytest.raises(RequestError, match="timeout"):
+        read_request(orjson.dumps(wrong | {"parameters": {"timeout": "soon"}}), None, **LIMITS, admit=full)
+
+
 @settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_whatever_json_comes_is_read_or_refused(data: st.DataObject) -> None:

@@ -7,6 +7,7 @@ clients write are understood; NaN and infinities are written as `null`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -54,10 +55,18 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     """Seconds after which the client wants no answer any more: the parameter `timeout`, there in us."""
 
 
-def read_request(body: bytes, header_length: int | None, *, elements: int, rows: int) -> Asked:
+def read_request(
+    body: bytes,
+    header_length: int | None,
+    *,
+    elements: int,
+    rows: int,
+    admit: Callable[[float | None], None] | None = None,
+) -> Asked:
     """Reads a request; `header_length` is the length of its JSON part when raw bytes follow.
 
-    `elements` bounds one tensor, `rows` the items. Raises `RequestError` naming the field.
+    `elements` bounds one tensor, `rows` the items. `admit` is given the timeout, in seconds, before the
+    tensors are read, and raises to have it left at that. Raises `RequestError` naming the field.
     """
     view = memoryview(body)
     if header_length is not None and not 0 <= header_length <= len(body):
@@ -73,6 +82,8 @@ def read_request(body: bytes, header_length: int | None, *, elements: int, rows:
     if type(listed) is not list or not 1 <= len(listed) <= MAX_TENSORS:
         raise RequestError("the request has no inputs", where="inputs", value=kind_of(listed),
                            rule=f"a list of 1 to {MAX_TENSORS} tensors")  # fmt: skip
+    if admit is not None:
+        admit(_timeout(_parameters(head, "parameters").get("timeout")))
     at = len(body) if header_length is None else header_length
     inputs: Tensors = {}
     items = -1
