@@ -37,6 +37,8 @@ _SEAL_YOUNG_BYTES = 1 << 20
 """The same for bytes."""
 _BUSY_BYTES = 512 << 10
 """A flush of so many bytes, or of `_SEAL_ROWS`, says that there is much to do."""
+_BUSY = 0.5
+"""Of a core: with more than that to do, the process leaves journals as they are."""
 _LARGE = 4_096
 """Bytes of one item from which on it counts against the limit of input bytes."""
 _PIECE_ROWS = 512
@@ -81,6 +83,7 @@ class PredictionLog:
         self._unfinished_bytes = 0
         self._given_back = clock.monotonic()
         self._rest: Callable[[], None] = _go_on
+        self._load = _Load()
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._flushing = threading.Lock()
@@ -120,7 +123,7 @@ class PredictionLog:
             self.source()
         with self._flushing:
             self._rest = _Rest(self._pause) if gently else _go_on
-            busy = self._rows >= _SEAL_ROWS or self._bytes >= _BUSY_BYTES
+            busy = self._rows >= _SEAL_ROWS or self._bytes >= _BUSY_BYTES or (gently and self._load() > _BUSY)
             self._rows = 0
             now = self._clock.monotonic()
             for key, waiting in self._taken().items():
@@ -345,6 +348,20 @@ class _Rest:
         used = time.thread_time()
         self._pause(min(_REST_SECONDS, _REST * (used - self._used)))
         self._used = used
+
+
+class _Load:
+    """The cores that the process used since the last time it was asked, but for the thread that asks."""
+
+    def __init__(self) -> None:
+        self._used = self._moment = 0.0
+        self()
+
+    def __call__(self) -> float:
+        used, moment = time.process_time() - time.thread_time(), time.monotonic()
+        share = (used - self._used) / max(1e-3, moment - self._moment)
+        self._used, self._moment = used, moment
+        return share
 
 
 @dataclass(slots=True)

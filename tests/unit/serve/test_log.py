@@ -15,6 +15,7 @@ import pytest
 from modelyard.core.clock import ManualClock
 from modelyard.core.errors import RequestError
 from modelyard.data.contract import Column, Contract
+from modelyard.serve import log as module
 from modelyard.serve.feedback import Feedback, append_feedback, feedback_path, parse_feedback
 from modelyard.serve.log import PredictionLog
 from modelyard.serve.metrics import Metrics
@@ -208,6 +209,29 @@ def test_under_load_segments_are_finished_later(log: Callable[..., PredictionLog
     assert suffixes() == [".journal"] + [".parquet"] * 8
     assert read_predictions(state, "e").num_rows == 12_001 + 3 * 3_000
     finish_segment(left)
+
+
+def test_journals_wait_until_the_process_has_little_to_do(
+    log: Callable[..., PredictionLog], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, load = log(), 0.9
+    monkeypatch.setattr(writer, "_pause", lambda seconds: None)
+    monkeypatch.setattr(writer, "_load", lambda: load)
+    writer.append(record("burst", *[1.0] * 3_000))
+    writer.flush(gently=True)
+    journals = list((state / "predictions" / "e").glob("*.journal"))
+    writer.flush(gently=True)
+    assert len(journals) == 1 and journals[0].exists()
+    monkeypatch.setattr(module, "_HURRY_BYTES", 1)  # more must not pile up, however much there is to do.
+    writer.flush(gently=True)
+    assert not journals[0].exists()
+    writer.append(record("burst", *[1.0] * 3_000))
+    writer.flush(gently=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(writer, "_load", lambda: 0.1)
+    writer.flush(gently=True)
+    assert list((state / "predictions" / "e").glob("*.journal")) == []
+    assert read_predictions(state, "e").num_rows == 6_000
 
 
 def test_the_queue_is_bounded_and_what_is_dropped_is_counted(state: Path) -> None:
