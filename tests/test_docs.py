@@ -263,6 +263,7 @@ VERSIONS = {
     "endpoint entry": "release.endpoint:FORMAT",
     "traffic policy": "release.policy:FORMAT",
     "prediction log": "serve.record:FORMAT",
+    "journal of the log": "serve.journal:FORMAT",
     "feedback": "serve.feedback:FORMAT",
     "routing copy": "serve.shelf:FORMAT",
     "service options": "serve.options:FORMAT",

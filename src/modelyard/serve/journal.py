@@ -34,7 +34,8 @@ from modelyard.serve.record import Arm, Outcome, ReleaseFacts
 
 JOURNAL = ".journal"
 """Suffix of segments that were written in a hurry."""
-MAGIC = b"MYJRNL01"
+FORMAT = 1
+MAGIC = b"MYJRNL%02d" % FORMAT
 _WORD = 8
 _HEAD = Struct("<II")
 
