@@ -47,11 +47,8 @@ from modelyard.serve.repository import Repository
 from modelyard.serve.router import Endpoint, NotResident
 from modelyard.serve.watch import Watch, Watched
 
-UNUSUAL = ("content-encoding", HEADER_LENGTH, "accept-encoding", "traceparent", TIMEOUT)
+UNUSUAL = ("content-encoding", "accept-encoding", "traceparent", TIMEOUT)
 """Headers that keep a request from the short way, which does not heed them."""
-
-CROWD = 64
-"""When so many items wait, it is worth knowing whether a client is still there."""
 
 _INLINE = 1 << 16
 _LARGE = 4_096
@@ -302,7 +299,7 @@ class App:
             self._rejected(endpoint, identity, exchange.started, error)
             raise
         self._recent.add(identity)
-        return _waits(served, call)
+        return call if served.lane.slow else None
 
     def _room(self, endpoint: Endpoint, exchange: Exchange) -> Callable[[float | None], None] | None:
         """What refuses a large request that would be answered too late, before its tensors are read."""
@@ -333,7 +330,7 @@ class App:
             self._rejected(endpoint, identity, exchange.started, error)
             raise
         self._recent.add(identity)
-        return _waits(served, call)
+        return call if served.lane.slow else None
 
     def _answering(self, reply: Reply, write: Callable[[Tensors], None]) -> Answer:
         """The plane's callback: writes the answer, or the refusal; never raises."""
@@ -388,8 +385,3 @@ class App:
             return
         identity = identity or self._plane.new_id()
         self._plane.reject(Question(endpoint.name, identity, {}, 1, started), endpoint.champion)
-
-
-def _waits(served: Served, call: Call) -> Call | None:
-    """The call when it waits long enough to look whether its client stays."""
-    return call if not served.lane.inline or served.lane.waiting > CROWD else None

@@ -1,8 +1,8 @@
-"""The short way of the ordinary request: JSON in, JSON out, to the one release of an endpoint.
+"""The short way of the ordinary request: numbers in, as JSON or raw bytes, to the one release of an endpoint.
 
 It does what `App` does for every request, with all that depends only on the endpoint done beforehand.
-What is not ordinary (another encoding, raw bytes, a trace, a choice of releases, anything wrong) is left
-to `App`, which says why it refuses.
+What is not ordinary (another encoding, texts, a trace, a choice of releases, anything wrong) is left to
+`App`, which says why it refuses.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from modelyard.core.clock import Clock
 from modelyard.core.errors import ModelyardError, RequestError
 from modelyard.core.spec import Tensors
 from modelyard.serve.codec.plain import PlainReader, PlainWriter
+from modelyard.serve.exchange import BINARY_TYPE, JSON_TYPE
+from modelyard.serve.fields import HEADER_LENGTH
 from modelyard.serve.lane import Call
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.options import Limits
@@ -25,7 +27,8 @@ from modelyard.serve.pool import Served
 from modelyard.serve.recent import Recent
 from modelyard.serve.router import Endpoint
 
-_HEADERS = [("content-type", "application/json")]
+_HEADERS = [("content-type", JSON_TYPE)]
+_RAW_HEADER = ("content-type", BINARY_TYPE)
 _PATHS = 4_096
 _LOG = logging.getLogger("modelyard.serve")
 
@@ -42,15 +45,14 @@ class Careful(Protocol):
 class _Way:
     """What is known of one path as long as its endpoint is not swapped."""
 
-    __slots__ = ("account", "endpoint", "fixed", "inline", "name", "submit", "writer")
+    __slots__ = ("account", "endpoint", "fixed", "lane", "name", "writer")
 
     def __init__(self, endpoint: Endpoint, served: Served, account: Account) -> None:
         self.name = endpoint.name
         self.endpoint = endpoint
         self.account = account
         self.fixed = served.fixed
-        self.submit = served.lane.submit
-        self.inline = served.lane.inline
+        self.lane = served.lane
         self.writer = PlainWriter(endpoint.name, served.version, served.signature.outputs)
 
     def fits(self, inputs: Tensors) -> bool:
@@ -105,23 +107,27 @@ class Express:
         for name in self._unusual:
             if headers(name) is not None:
                 return False
-        asked = self._reader.read(body)
+        length = headers(HEADER_LENGTH)
+        asked = self._reader.read(body) if length is None else self._reader.read_raw(body, length)
         if asked is None or not way.fits(asked.inputs):
+            return False
+        if asked.outputs is not None and tuple(item.name for item in asked.outputs) != way.writer.names:
             return False
         plane, account, rows = self._plane, way.account, asked.rows
         identity = asked.id or plane.new_id()
-        answer = partial(self._answer, reply, way.writer, identity, rows)
-        call = Call(asked.inputs, rows, answer, identity, started, inf, account)
-        self.waiting = None if way.inline else call
+        answer = partial(self._answer, reply, way.writer, identity, rows, asked.binary)
+        deadline = inf if asked.timeout is None else started + asked.timeout
+        call = Call(asked.inputs, rows, answer, identity, started, deadline, account)
         plane.open += 1
         account.open += 1
         try:
-            way.submit(call)
+            way.lane.submit(call)
         except RequestError:
             plane.open -= 1
             account.open -= 1
             self._metrics.shed.at(way.name, "queue").add()
             raise
+        self.waiting = call if way.lane.slow else None
         self._seen(identity)
         return True
 
@@ -132,15 +138,20 @@ class Express:
         if way is not None and self._router.endpoints.get(endpoint.name) is not way.endpoint:
             del self._ways[path]
 
-    def _answer(self, reply: Reply, writer: PlainWriter, identity: str, rows: int,
+    def _answer(self, reply: Reply, writer: PlainWriter, identity: str, rows: int, binary: bool,
                 outputs: Tensors | None, error: ModelyardError | None) -> None:  # fmt: skip
         try:
             if outputs is None:
                 self._careful.refuse(failed(error), reply)
                 return
-            body = writer.write(identity, rows, outputs)  # type: ignore[arg-type]
+            headers = _HEADERS
+            if binary:
+                body, length = writer.write_raw(identity, rows, outputs)  # type: ignore[arg-type]
+                headers = [_RAW_HEADER, (HEADER_LENGTH, str(length))]
+            else:
+                body = writer.write(identity, rows, outputs)  # type: ignore[arg-type]
             self._ok.value += 1.0
-            reply(200, _HEADERS, body)
+            reply(200, headers, body)
         except Exception:  # one caller's broken connection must not cost the batch's others their answers.
             _LOG.exception("an answer could not be given")
 

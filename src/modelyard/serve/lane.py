@@ -34,6 +34,8 @@ QUEUED = 3
 """A run may hold one in so many of the items that wait, if that is more than what pays: it delays few."""
 SLACK = 1.2
 """Times the expected wait that a request must be able to wait."""
+CROWD = 64
+"""When so many items wait, it is worth knowing whether a client is still there."""
 PROOF = 512
 """One in so many batches is held against one of its calls run alone, the sixteenth for the first time."""
 
@@ -156,6 +158,11 @@ class Lane:
     def waiting(self) -> int:
         """Items that wait for the model."""
         return self._batcher.waiting
+
+    @property
+    def slow(self) -> bool:
+        """Whether a call that was just taken waits so long that its caller may leave meanwhile."""
+        return not self.inline or self._batcher.waiting > CROWD
 
     @property
     def wait_seconds(self) -> float:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from modelyard.core.errors import RequestError
-from modelyard.core.spec import DATATYPES, numpy_type
+from modelyard.core.spec import DATATYPES, TensorSpec, numpy_type
+from modelyard.serve.answered import Answered
 from modelyard.serve.codec.elements import MAX_RANK, from_bytes, from_values, to_bytes, to_values
 from modelyard.serve.codec.inference import Asked, Wanted, read_request, write_answer
-from modelyard.serve.codec.plain import PlainReader
+from modelyard.serve.codec.plain import PlainReader, PlainWriter
 from modelyard.serve.codec.rows import read_rows, write_rows
 
 LIMITS = {"elements": 1_000, "rows": 100}
@@ -309,3 +310,76 @@ def test_a_number_too_large_for_its_type_wants_a_closer_look(count: int) -> None
     assert PlainReader(elements=10_000, rows=10).read(body.encode()) is None
     double = PlainReader(elements=10_000, rows=10).read(body.replace("FP32", "FP64").encode())
     assert double is not None and double.inputs["x"].ravel().tolist() == numbers
+
+
+@st.composite
+def raw_bodies(draw: st.DrawFn) -> tuple[bytes, int]:
+    """Bodies with tensors behind their heads, most of them right, and some of them ordinary."""
+    tensors, tails = [], []
+    for name in draw(st.lists(st.sampled_from(["x", "y", "", "a:b"]), min_size=0, max_size=2)):
+        datatype = draw(st.sampled_from(["FP32", "FP64", "INT64", "UINT8", "FP16", "BOOL", "FP99"]))
+        shape = draw(st.lists(st.integers(0, 3), min_size=0, max_size=3))
+        width = {"FP32": 4, "FP64": 8, "INT64": 8, "FP16": 2}.get(datatype, 1)
+        size = int(np.prod(shape)) * width
+        tails.append(draw(st.binary(min_size=size, max_size=size)))
+        size += draw(st.sampled_from([0, 0, 0, 0, 1, -1]))
+        given = draw(st.sampled_from([{}, {}, {}, {"data": [1]}, {"more": 1}]))
+        tensors.append({"name": name, "shape": shape, "datatype": datatype,
+                        "parameters": {"binary_data_size": size}} | given)  # fmt: skip
+    head: dict[str, Any] = {"inputs": tensors}
+    if draw(st.booleans()):
+        head["id"] = draw(st.sampled_from(["", "r", "a:b", "i" * 300, 7]))
+    if draw(st.booleans()):
+        head["parameters"] = draw(st.dictionaries(
+            st.sampled_from(["binary_data_output", "timeout", "key", "priority"]),
+            st.sampled_from([True, False, 0, 1, 250_000, -1, 10**18, "k", None, 1.5]),
+        ))  # fmt: skip
+    if draw(st.booleans()):
+        asked = {"name": "z", "parameters": {"binary_data": draw(st.sampled_from([True, True, False, None]))}}
+        head["outputs"] = [asked] * draw(st.integers(0, 2))
+    text = orjson.dumps(head)
+    if draw(st.integers(0, 5)) == 0:
+        # A key twice, in one of the places where a parser may overlook it.
+        text = text.replace(
+            b'{"name"', draw(st.sampled_from([b'{"name":"q","name"', b'{ "name"', b'{"na me"']))
+        )
+    return text + b"".join(tails) + draw(st.sampled_from([b"", b"", b"", b"x"])), len(text)
+
+
+@settings(max_examples=400, deadline=None)
+@given(raw_bodies(), st.sampled_from([0, 0, 0, 0, 1, -1]))
+def test_raw_bodies_are_read_the_short_way_as_the_long_way(made: tuple[bytes, int], off: int) -> None:
+    body, at = made[0], made[1] + off
+    short = PlainReader(**LIMITS).read_raw(body, str(at))
+    if short is None:
+        return
+    long = read_request(body, at, **LIMITS)
+    assert (short.id, short.rows, short.outputs, short.key) == (long.id, long.rows, long.outputs, long.key)
+    assert short.timeout == long.timeout and (short.outputs is not None or short.binary == long.binary)
+    assert list(short.inputs) == list(long.inputs)
+    for name, values in short.inputs.items():
+        assert values.dtype == long.inputs[name].dtype and values.shape == long.inputs[name].shape
+        assert values.tobytes() == long.inputs[name].tobytes() and values.flags.aligned
+
+
+def test_the_ordinary_raw_body_takes_the_short_way() -> None:
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    tensor = {"name": "x", "shape": [2, 3], "datatype": "FP32", "parameters": {"binary_data_size": 24}}
+    raw = {"name": "z", "parameters": {"binary_data": True}}
+    for more, binary in (({}, False), ({"parameters": {"binary_data_output": True, "timeout": 1_000}}, True),
+                         ({"outputs": [raw], "id": "r"}, True)):  # fmt: skip
+        head = orjson.dumps({"inputs": [tensor]} | more)
+        asked = PlainReader(**LIMITS).read_raw(head + values.tobytes(), str(len(head)))
+        assert asked is not None and asked.binary is binary and asked.id == more.get("id", "")
+        np.testing.assert_array_equal(asked.inputs["x"], values)
+    for length in ("", "-1", "x", "\u0661", "9" * 5_000, "0", str(len(head) + 25)):
+        assert PlainReader(**LIMITS).read_raw(head + values.tobytes(), length) is None
+
+
+def test_raw_answers_are_written_the_short_way_as_the_long_way() -> None:
+    outputs = (TensorSpec("z", "FP32", (-1, 3)), TensorSpec("w", "FP64", (-1, 1)))
+    whole = {"z": np.arange(12, dtype=np.float32).reshape(4, 3), "w": np.ones((4, 1))}
+    part = Answered({name: values[1:3] for name, values in whole.items()}, whole, 1, {})
+    writer = PlainWriter("e", "2", outputs)
+    assert writer.names == ("z", "w")
+    assert writer.write_raw("r", 2, part) == write_answer("e", "2", "r", part, binary=True)

@@ -1,24 +1,27 @@
 """The ordinary request of the Open Inference Protocol, read and written without a Python object a number.
 
 An ordinary body is `{"inputs": [{name, shape, datatype, data}, ...]}`, maybe with an `id`: flat lists of
-numbers, no parameters, nothing twice. Whatever else it is, `PlainReader.read` says `None` and the careful
-codec reads it or refuses it. simdjson puts the numbers straight into an array; without it, orjson does
-the work by way of lists.
+numbers, no parameters, nothing twice. Or it is a head with `binary_data_size` for `data`, maybe with a
+timeout, and the tensors behind it. Whatever else it is, `PlainReader` says `None` and the careful codec
+reads it or refuses it. simdjson puts the numbers straight into an array; without it, orjson does the work
+by way of lists.
 """
 
 from __future__ import annotations
 
 import struct
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import msgspec
 import numpy as np
 import orjson
 
-from modelyard.core.spec import Tensors, TensorSpec
+from modelyard.core.spec import DATATYPES, Tensors, TensorSpec, numpy_type
 from modelyard.serve.answered import Answered
-from modelyard.serve.codec.inference import MAX_ID, Asked
+from modelyard.serve.codec.elements import MAX_RANK
+from modelyard.serve.codec.inference import MAX_ID, Asked, Wanted
 
 try:
     import simdjson
@@ -27,6 +30,9 @@ except ImportError:  # an accelerator: what it reads, the careful codec reads to
 
 _KINDS = {"FP32": "d", "FP64": "d", "INT64": "i"}
 _FLOATS = {"FP32": "f", "FP64": "d"}
+_RAW = {name: numpy_type(name) for name in DATATYPES if name not in ("BYTES", "BOOL")}
+_LONGEST = 86_400.0
+"""Seconds of a timeout."""
 _SMALL = 4_096
 """Bytes up to which numbers by way of a list are as fast as straight into an array."""
 
@@ -43,7 +49,48 @@ class _Head(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str = ""
 
 
+class _Size(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    binary_data_size: int
+
+
+class _RawTensor(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: _Size
+
+
+class _AsRaw(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    binary_data: bool
+
+
+class _RawOutput(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    name: str
+    parameters: _AsRaw
+
+
+class _Options(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    binary_data_output: bool | None = None
+    timeout: int | None = None
+
+
+class _RawHead(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    inputs: list[_RawTensor]
+    id: str = ""
+    parameters: _Options | None = None
+    outputs: list[_RawOutput] | None = None
+
+    def keys(self) -> int:
+        """How many keys a text has that says this, each once."""
+        count = 1 + 5 * len(self.inputs) + bool(self.id)
+        if self.parameters is not None:
+            given = (self.parameters.binary_data_output, self.parameters.timeout)
+            count += 1 + sum(value is not None for value in given)
+        return count if self.outputs is None else count + 1 + 3 * len(self.outputs)
+
+
 _SMALL_HEAD = msgspec.json.Decoder(_Head)
+_RAW_HEAD = msgspec.json.Decoder(_RawHead)
 
 
 @lru_cache(256)
@@ -80,6 +127,60 @@ class PlainReader:
         except RuntimeError:  # somebody still holds a part of an earlier document.
             self._parser = simdjson.Parser()
             return None
+
+    def read_raw(self, body: bytes, length: str) -> Asked | None:
+        """As `read`, of a body whose tensors lie behind a head of that length, as a client has written it.
+
+        `outputs` of what is returned are all those asked for as raw bytes, `None` where none are named.
+        """
+        try:
+            return self._read_raw(body, int(length)) if length.isascii() and length.isdigit() else None
+        except (ValueError, KeyError):
+            return None
+
+    def _read_raw(self, body: bytes, at: int) -> Asked | None:
+        if not 0 < at <= min(len(body), _SMALL):
+            return None
+        text = body[:at]
+        head = _RAW_HEAD.decode(text)
+        # As many colons as keys: none is there twice, and no text holds one.
+        if text.count(b":") != head.keys() or len(head.id) > MAX_ID:
+            return None
+        inputs = self._raw_inputs(head.inputs, body, at)
+        if inputs is None:
+            return None
+        timeout, binary, wanted = None, False, None
+        if head.parameters is not None:
+            binary = bool(head.parameters.binary_data_output)
+            if head.parameters.timeout is not None:
+                timeout = head.parameters.timeout * 1e-6
+                if not 0 < timeout <= _LONGEST:
+                    return None
+        if head.outputs is not None:
+            names = {output.name: None for output in head.outputs if output.parameters.binary_data}
+            if not names or len(names) != len(head.outputs):
+                return None
+            binary, wanted = True, tuple(Wanted(name, True) for name in names)
+        items = len(next(iter(inputs.values())))
+        return Asked(head.id, inputs, items, wanted, binary, head.id, timeout)
+
+    def _raw_inputs(self, tensors: list[_RawTensor], body: bytes, at: int) -> Tensors | None:
+        """The tensors from there on to the end of the body, all of as many items."""
+        inputs: Tensors = {}
+        for tensor in tensors:
+            dtype, shape, size = _RAW[tensor.datatype], tensor.shape, tensor.parameters.binary_data_size
+            count = prod(shape)
+            if not 1 <= len(shape) <= MAX_RANK or min(shape) < 1 or count > self._elements:
+                return None
+            if not 1 <= shape[0] <= self._rows or shape[0] != tensors[0].shape[0]:
+                return None
+            if not tensor.name or tensor.name in inputs or size != count * dtype.itemsize:
+                return None
+            values = np.frombuffer(body, dtype, count, at).reshape(shape)
+            # The runtime's vector code wants whole elements; a part of a body may begin anywhere.
+            inputs[tensor.name] = values if values.flags.aligned else values.copy()
+            at += size
+        return inputs if inputs and at == len(body) else None
 
     def _read_small(self, body: bytes) -> Asked | None:
         head = _SMALL_HEAD.decode(body)
@@ -173,7 +274,9 @@ class PlainWriter:
                 self._outputs = None
                 return
             described = orjson.dumps({"name": spec.name, "datatype": spec.datatype})[:-1] + b',"shape":['
-            self._outputs.append((spec.name, described, b",%d]" % spec.shape[1] + b',"data":'))
+            self._outputs.append((spec.name, described, b",%d]" % spec.shape[1]))
+        self.names = tuple(spec.name for spec in outputs)
+        """Of the outputs."""
 
     @property
     def able(self) -> bool:
@@ -181,9 +284,22 @@ class PlainWriter:
         return self._outputs is not None
 
     def write(self, identity: str, rows: int, outputs: Answered) -> bytes:
-        """The body of an answer."""
+        """The body of an answer in JSON."""
         parts = [self._head, orjson.dumps(identity), b',"outputs":[']
         for name, described, width in self._outputs or ():
-            parts += (described, b"%d" % rows, width, outputs.text(name, rows), b"},")
+            parts += (described, b"%d" % rows, width, b',"data":', outputs.text(name, rows), b"},")
         parts[-1] = b"}]}"
         return b"".join(parts)
+
+    def write_raw(self, identity: str, rows: int, outputs: Answered) -> tuple[bytes, int]:
+        """The body of an answer in raw bytes, and the length of the head before them."""
+        parts = [self._head, orjson.dumps(identity), b',"outputs":[']
+        raw = []
+        for name, described, width in self._outputs or ():
+            data = np.ascontiguousarray(outputs[name]).tobytes()
+            raw.append(data)
+            size = b',"parameters":{"binary_data_size":%d}' % len(data)
+            parts += (described, b"%d" % rows, width, size, b"},")
+        parts[-1] = b"}]}"
+        head = b"".join(parts)
+        return b"".join((head, *raw)), len(head)

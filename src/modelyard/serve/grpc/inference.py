@@ -10,7 +10,6 @@ from typing import TypeAlias
 from modelyard.core.clock import Clock
 from modelyard.core.errors import ModelyardError, RequestError
 from modelyard.core.spec import Tensors
-from modelyard.serve.app import CROWD
 from modelyard.serve.arrivals import Arrivals
 from modelyard.serve.express import failed
 from modelyard.serve.grpc.codec import read_infer, write_infer
@@ -223,10 +222,7 @@ class Inference:
 
 def waits(call: Call) -> bool:
     """Whether the call waits long enough to look whether its client stays."""
-    if not isinstance(call.sink, Account):
-        return True
-    lane = call.sink.served.lane
-    return not lane.inline or lane.waiting > CROWD
+    return not isinstance(call.sink, Account) or call.sink.served.lane.slow
 
 
 def _late(where: str) -> RequestError:
