@@ -1,6 +1,6 @@
 """Journals of the prediction log: what many requests left behind, written as it lies in memory.
 
-A journal costs a tenth of a table. It is an intermediate form: who has time turns it into Parquet.
+A journal costs a quarter of a table. It is an intermediate form: who has time turns it into Parquet.
 
     magic     8 bytes   b"MYJRNL" and the version, two digits
     frame     the `Facts` of all that follows

@@ -51,6 +51,8 @@ _HURRY_BYTES = 1 << 30
 """So much may wait in journals for a quieter time; beyond, some is finished at each flush."""
 _FINISHED = 4
 """Segments that are finished at one flush."""
+_CLOSE_SECONDS = 2.0
+"""For so long journals are finished at the end; the next process takes over the rest."""
 _NICE = 3
 """Of the writing thread, so that requests do not wait for the end of its turn. More would be worse where
 other processes want the core: now and then the thread holds the interpreter, and all wait with it."""
@@ -64,11 +66,10 @@ class PredictionLog:
     Records become rows of `<state>/predictions/<endpoint>/<segment>.parquet` within `options.seconds`. A
     young segment is written again, longer, at each flush until it is full, large or a minute old: few
     files, and yet nothing older than a second is lost to `kill -9`. Under load a flush is a journal,
-    `<segment>.journal`, a tenth of the work; it is turned into Parquet when there is less to do, or when
-    the log closes, or by the next process. What the queue has no room for, or
-    the disk refuses, is dropped and counted; serving goes on. Large inputs (images) beyond
-    `options.input_bytes` a second are left out of their rows, and counted too: at full speed they would
-    cost more than the model.
+    `<segment>.journal`, a quarter of the work; it is turned into Parquet when there is less to do, or when
+    the log closes, or by the next process. What the queue has no room for, or the disk refuses, is dropped
+    and counted; serving goes on. Large inputs (images) beyond `options.input_bytes` a second are left out
+    of their rows, and counted too: at full speed they would cost more than the model.
     """
 
     def __init__(self, state: Path, options: LogOptions, metrics: Metrics, clock: Clock) -> None:
@@ -147,8 +148,9 @@ class PredictionLog:
         if self._thread.is_alive():
             self._thread.join()
         self.flush()
-        self._rest = _go_on
-        self._finish(len(self._unfinished))
+        began = time.monotonic()
+        while self._unfinished and time.monotonic() - began < _CLOSE_SECONDS:
+            self._finish(1)
 
     def _adopt(self) -> None:
         """Takes over what an earlier process wrote in a hurry and did not finish."""

@@ -234,6 +234,22 @@ def test_journals_wait_until_the_process_has_little_to_do(
     assert read_predictions(state, "e").num_rows == 6_000
 
 
+def test_the_end_does_not_wait_for_all_journals(
+    log: Callable[..., PredictionLog], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CLOSE_SECONDS", 0.0)
+    writer = log()
+    monkeypatch.setattr(writer, "_load", lambda: 0.9)
+    monkeypatch.setattr(writer, "_pause", lambda seconds: None)
+    for burst in range(6):
+        writer.append(record(f"b{burst}", *[1.0] * 3_000))
+        writer.flush(gently=True)
+    writer.close()
+    # Four with the last flush; the next process has the others.
+    assert len(list((state / "predictions" / "e").glob("*.journal"))) == 2
+    assert read_predictions(state, "e").num_rows == 18_000
+
+
 def test_the_queue_is_bounded_and_what_is_dropped_is_counted(state: Path) -> None:
     metrics = Metrics()
     writer = PredictionLog(state, LogOptions(pending_bytes=2_000), metrics, ManualClock())
