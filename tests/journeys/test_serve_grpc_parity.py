@@ -291,17 +291,22 @@ def test_what_nobody_waits_for_is_not_run(serving: Callable[..., Any]) -> None:
     data = request(made, "cnn", items=16)
     with channel(made) as opened:
         ask = opened.unary_unary(SERVICE + "ModelInfer")
-        calls = [ask.future(data, timeout=60) for _ in range(40)]
-        assert until(lambda: metric(made.url, "modelyard_waiting_items") > 0)
-        with pytest.raises(grpc.RpcError) as caught:
-            ask(data, timeout=0.02)
-        error: Any = caught.value
-        assert error.code().name in ("DEADLINE_EXCEEDED", "UNAVAILABLE")
-        for call in calls[2:]:
-            call.cancel()
-        assert all(call.result(timeout=60) for call in calls[:2])
-        assert until(lambda: metric(made.url, r'modelyard_shed_total\{.*why="gone"') >= 1)
-        assert until(lambda: metric(made.url, r'modelyard_grpc_responses_total\{.*code="CANCELLED"') >= 1)
+        hasty = set()
+
+        def gone() -> bool:
+            """Forty ask, one with no patience behind them, and all but two leave."""
+            calls = [ask.future(data, timeout=60) for _ in range(40)]
+            late = ask.future(data, timeout=0.02)
+            hasty.add("OK" if late.exception(timeout=60) is None else late.code().name)
+            for call in calls[2:]:
+                call.cancel()
+            assert all(call.result(timeout=60) for call in calls[:2])
+            dropped = metric(made.url, r'modelyard_shed_total\{.*why="gone"') >= 1
+            return dropped and metric(made.url, r'modelyard_grpc_responses_total\{.*code="CANCELLED"') >= 1
+
+        # On a busy machine all forty may be answered before this process has its turn again.
+        assert until(lambda: gone() and hasty != {"OK"}, seconds=60.0)
+        assert hasty <= {"DEADLINE_EXCEEDED", "UNAVAILABLE", "OK"}
         before = metric(made.url, r'modelyard_shed_total\{.*why="gone"')
 
         def left() -> bool:
