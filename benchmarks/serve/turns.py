@@ -1,7 +1,7 @@
 """Two things in short turns on one core: a model served and alone, a server with its log and without.
 
 The runtime's own time an item changes by a third within seconds on a machine that others use too. Turns of
-half a second, each measured against the one beside it, see both sides under the same conditions.
+a second at most, each measured against the one beside it, see both sides under the same conditions.
 """
 
 from __future__ import annotations

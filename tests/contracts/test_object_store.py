@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import traceback
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import pytest
 
 from modelyard.core.digest import digest_bytes
 from modelyard.core.errors import ObjectCorrupt, ObjectMissing, StoreError
+from modelyard.core.poll import until
 from modelyard.store.folder import FolderObjects
 from modelyard.store.objects import ObjectStore
 from modelyard.store.s3 import S3Objects
@@ -25,6 +25,14 @@ from modelyard.store.s3 import S3Objects
 KEY = "AKIAS3CRETKEYOFTESTS"
 SECRET = "hunter2-s3cret"
 Damage = Callable[[str, bytes], None]
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url + "/moto-api/data.json", timeout=5).close()  # noqa: S310 (ours)
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +47,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(url + "/moto-api/data.json", timeout=5).close()  # noqa: S310 (ours)
-                break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+        assert until(lambda: server.poll() is not None or answers(url), 60) and server.poll() is None
         yield url
     finally:
         server.terminate()

@@ -181,6 +181,11 @@ class Column:
     def _wrong(self, key: str, value: object, rule: str, fix: str | None = None) -> ContractError:
         return ContractError(f"column {self.name!r}: {key} is wrong", value=value, rule=rule, fix=fix)
 
+    @property
+    def private(self) -> bool:
+        """Whether what it says of somebody is kept out of logs and samples unless asked for."""
+        return self.privacy in ("personal", "sensitive")
+
     def to_json(self) -> dict[str, Any]:
         """Every field by name; tuples become lists."""
         value = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -146,7 +146,7 @@ def _kept(table: Table, contract: Contract) -> list[str]:
     kept = []
     for column in contract.columns:
         if column.role == "ignored":
-            if column.privacy in ("personal", "sensitive") or column.name not in table.column_names:
+            if column.private or column.name not in table.column_names:
                 continue
         elif column.name not in table.column_names:
             raise DataError(

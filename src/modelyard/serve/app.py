@@ -273,7 +273,7 @@ class App:
                 None if length is None else whole(length, "Inference-Header-Content-Length"),
                 elements=self._limits.elements,
                 rows=self._limits.rows,
-                admit=self._room(endpoint, exchange),
+                admit=self._room(endpoint, exchange) if version is None else None,
             )
             identity = asked.id or self._plane.new_id()
             deadline = deadline_of(exchange, asked.timeout)

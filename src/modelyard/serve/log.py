@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from modelyard.serve.journal import JOURNAL, Journal
 from modelyard.serve.memory import give_back
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.options import LogOptions
+from modelyard.serve.pace import Load, Rest, go_on, step_back
 from modelyard.serve.piece import Piece, pieces_of
 from modelyard.serve.record import PredictionRecord, ReleaseFacts
 
@@ -28,7 +28,6 @@ _Sized = tuple[PredictionRecord, int]
 """A record and the bytes it was counted with."""
 _Key = tuple[str, Digest]
 """Endpoint and release: what has a segment of its own."""
-_PRIVATE = ("personal", "sensitive")
 _SEAL_BYTES = 8 << 20
 _SEAL_SECONDS = 60.0
 _SEAL_ROWS = 2_048
@@ -44,18 +43,12 @@ _LARGE = 4_096
 _PIECE_ROWS = 512
 """Rows that are worked on at once, which takes less than a millisecond: requests wait no longer."""
 _PIECE_BYTES = 1 << 20
-_REST = 4.0
-"""Times the CPU time of a piece of work that the thread rests after it: it takes a fifth of a core."""
-_REST_SECONDS = 0.05
 _HURRY_BYTES = 1 << 30
 """So much may wait in journals for a quieter time; beyond, some is finished at each flush."""
 _FINISHED = 4
 """Segments that are finished at one flush."""
 _CLOSE_SECONDS = 2.0
 """For so long journals are finished at the end; the next process takes over the rest."""
-_NICE = 3
-"""Of the writing thread, so that requests do not wait for the end of its turn. More would be worse where
-other processes want the core: now and then the thread holds the interpreter, and all wait with it."""
 _GIVE_BACK_SECONDS = 30.0
 """Freed memory is given back so often: each time, the next burst pays for clean pages anew."""
 
@@ -83,8 +76,8 @@ class PredictionLog:
         self._unfinished: deque[tuple[Path, int]] = deque()
         self._unfinished_bytes = 0
         self._given_back = clock.monotonic()
-        self._rest: Callable[[], None] = _go_on
-        self._load = _Load()
+        self._rest: Callable[[], None] = go_on
+        self._load = Load()
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._flushing = threading.Lock()
@@ -123,7 +116,7 @@ class PredictionLog:
         if self.source is not None:
             self.source()
         with self._flushing:
-            self._rest = _Rest(self._pause) if gently else _go_on
+            self._rest = Rest(self._pause) if gently else go_on
             busy = self._rows >= _SEAL_ROWS or self._bytes >= _BUSY_BYTES or (gently and self._load() > _BUSY)
             self._rows = 0
             now = self._clock.monotonic()
@@ -201,7 +194,7 @@ class PredictionLog:
         return size
 
     def _work(self) -> None:
-        _step_back()
+        step_back()
         self._adopt()
         seconds, took = self._options.seconds, 0.0
         while not self._stop.is_set():
@@ -262,7 +255,7 @@ class PredictionLog:
             for breach in breaches:
                 self._metrics.breaches.at(endpoint, breach.column, breach.rule).add(breach.rows)
         if not self._options.keep_private:
-            logged = {item.name for item in release.contract.features if item.privacy not in _PRIVATE}
+            logged = {item.name for item in release.contract.features if not item.private}
             piece.inputs = {name: values for name, values in piece.inputs.items() if name in logged}
 
     def _hurry(self, key: _Key, waiting: _Waiting) -> None:
@@ -327,43 +320,6 @@ class PredictionLog:
         self._metrics.dropped.at(endpoint).add(rows.rows)
         self._bytes -= rows.bytes
         _LOG.error("%d rows of the prediction log of %s are lost: %s", rows.rows, endpoint, error)
-
-
-def _step_back() -> None:
-    """Lets requests go before this thread where both want the core."""
-    if sys.platform == "linux":  # where a thread has a priority of its own.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-
-
-def _go_on() -> None:
-    """No rest."""
-
-
-class _Rest:
-    """Leaves the core to the requests after each piece of the work of the thread that made it."""
-
-    def __init__(self, pause: Callable[[float], None]) -> None:
-        self._pause = pause
-        self._used = time.thread_time()
-
-    def __call__(self) -> None:
-        used = time.thread_time()
-        self._pause(min(_REST_SECONDS, _REST * (used - self._used)))
-        self._used = used
-
-
-class _Load:
-    """The cores that the process used since the last time it was asked, but for the thread that asks."""
-
-    def __init__(self) -> None:
-        self._used = self._moment = 0.0
-        self()
-
-    def __call__(self) -> float:
-        used, moment = time.process_time() - time.thread_time(), time.monotonic()
-        share = (used - self._used) / max(1e-3, moment - self._moment)
-        self._used, self._moment = used, moment
-        return share
 
 
 @dataclass(slots=True)

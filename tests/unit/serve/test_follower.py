@@ -10,6 +10,7 @@ import pytest
 
 from modelyard.core.clock import ManualClock
 from modelyard.core.errors import ReleaseError, StoreError
+from modelyard.core.poll import until
 from modelyard.release.policy import Single
 from modelyard.serve import loader as module
 from modelyard.serve.follower import Follower
@@ -196,13 +197,8 @@ def test_an_endpoint_that_does_not_exist_settles(scene: Scene) -> None:
 
 
 def test_the_thread_follows_and_ends(scene: Scene) -> None:
-    import time
-
     scene.follower.start()
-    deadline = time.monotonic() + 10
-    while "e" not in scene.router.endpoints:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    assert until(lambda: "e" in scene.router.endpoints, 10, every=0.005)
     scene.follower.stop()
 
 

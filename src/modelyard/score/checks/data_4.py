@@ -48,7 +48,7 @@ def _broken(column: Column, contract: Contract, context: CheckContext) -> Iterat
         yield f"{name} has no source"
     if column.deprecated:
         yield f"{name} is deprecated"
-    if column.privacy in ("personal", "sensitive"):
+    if column.private:
         if column.role == "feature" and name not in context.allowed_personal:
             yield f"{name} is {column.privacy} and a feature without leave (personal_features)"
         if not column.retention:

@@ -83,7 +83,7 @@ def read_request(
         raise RequestError("the request has no inputs", where="inputs", value=kind_of(listed),
                            rule=f"a list of 1 to {MAX_TENSORS} tensors")  # fmt: skip
     if admit is not None:
-        admit(_timeout(_parameters(head, "parameters").get("timeout")))
+        admit(read_timeout(_parameters(head, "parameters").get("timeout")))
     at = len(body) if header_length is None else header_length
     inputs: Tensors = {}
     items = -1
@@ -131,7 +131,7 @@ def read_request(
         None if outputs is None else _outputs(outputs, binary),
         binary,
         key or identity,
-        _timeout(parameters.get("timeout")),
+        read_timeout(parameters.get("timeout")),
     )
 
 
@@ -293,7 +293,7 @@ def _flag(parameters: dict[str, Any], name: str, where: str, default: bool) -> b
     raise RequestError("the parameter is neither true nor false", value=value, where=f"{where}.{name}")
 
 
-def _timeout(value: object) -> float | None:
+def read_timeout(value: object) -> float | None:
     """The protocol's timeout, in microseconds; 0 is none, as it is for Triton."""
     if value is None or (type(value) is int and value == 0):
         return None

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from math import prod
 from typing import Any
 
 import msgspec
 import numpy as np
 import orjson
 
-from modelyard.core.spec import DATATYPES, Tensors, TensorSpec, numpy_type
+from modelyard.core.errors import RequestError
+from modelyard.core.spec import Tensors, TensorSpec
 from modelyard.serve.answered import Answered
-from modelyard.serve.codec.elements import MAX_RANK
-from modelyard.serve.codec.inference import MAX_ID, Asked, Wanted
+from modelyard.serve.codec.elements import check_shape, from_bytes
+from modelyard.serve.codec.inference import MAX_ID, Asked, Wanted, read_timeout
 
 try:
     import simdjson
@@ -30,9 +30,6 @@ except ImportError:  # an accelerator: what it reads, the careful codec reads to
 
 _KINDS = {"FP32": "d", "FP64": "d", "INT64": "i"}
 _FLOATS = {"FP32": "f", "FP64": "d"}
-_RAW = {name: numpy_type(name) for name in DATATYPES if name not in ("BYTES", "BOOL")}
-_LONGEST = 86_400.0
-"""Seconds of a timeout."""
 _SMALL = 4_096
 """Bytes up to which numbers by way of a list are as fast as straight into an array."""
 
@@ -135,7 +132,7 @@ class PlainReader:
         """
         try:
             return self._read_raw(body, int(length)) if length.isascii() and length.isdigit() else None
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, RequestError):
             return None
 
     def _read_raw(self, body: bytes, at: int) -> Asked | None:
@@ -152,10 +149,7 @@ class PlainReader:
         timeout, binary, wanted = None, False, None
         if head.parameters is not None:
             binary = bool(head.parameters.binary_data_output)
-            if head.parameters.timeout is not None:
-                timeout = head.parameters.timeout * 1e-6
-                if not 0 < timeout <= _LONGEST:
-                    return None
+            timeout = read_timeout(head.parameters.timeout)
         if head.outputs is not None:
             names = {output.name: None for output in head.outputs if output.parameters.binary_data}
             if not names or len(names) != len(head.outputs):
@@ -167,19 +161,16 @@ class PlainReader:
     def _raw_inputs(self, tensors: list[_RawTensor], body: bytes, at: int) -> Tensors | None:
         """The tensors from there on to the end of the body, all of as many items."""
         inputs: Tensors = {}
+        view = memoryview(body)
         for tensor in tensors:
-            dtype, shape, size = _RAW[tensor.datatype], tensor.shape, tensor.parameters.binary_data_size
-            count = prod(shape)
-            if not 1 <= len(shape) <= MAX_RANK or min(shape) < 1 or count > self._elements:
+            if tensor.datatype == "BYTES" or not tensor.name or tensor.name in inputs:
                 return None
+            shape, count = check_shape(tensor.shape, self._elements, "")
             if not 1 <= shape[0] <= self._rows or shape[0] != tensors[0].shape[0]:
                 return None
-            if not tensor.name or tensor.name in inputs or size != count * dtype.itemsize:
-                return None
-            values = np.frombuffer(body, dtype, count, at).reshape(shape)
-            # The runtime's vector code wants whole elements; a part of a body may begin anywhere.
-            inputs[tensor.name] = values if values.flags.aligned else values.copy()
-            at += size
+            end = at + tensor.parameters.binary_data_size
+            inputs[tensor.name] = from_bytes(view[at:end], tensor.datatype, shape, count, "")
+            at = end
         return inputs if inputs and at == len(body) else None
 
     def _read_small(self, body: bytes) -> Asked | None:
